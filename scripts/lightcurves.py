@@ -1,0 +1,18 @@
+"""Join the measurements of one field to light curves."""
+
+from skymill.jobs.lightcurves import lightcurves_field
+from skymill.logs import job_log
+
+with job_log(snakemake.log[0]):
+    lightcurves_field(
+        rows=snakemake.params.rows,
+        photometry=snakemake.input.photometry,
+        photcal=snakemake.input.photcal,
+        catalogs=snakemake.input.catalogs,
+        upstream=snakemake.input.upstream,
+        table=snakemake.output.table,
+        statistics=snakemake.output.statistics,
+        outcomes=snakemake.output.outcomes,
+        settings=snakemake.params.settings,
+        code=snakemake.params.code,
+    )

@@ -1,0 +1,13 @@
+"""Note what became of frames before any product: by ingest and by the plan."""
+
+from skymill.jobs.plan import plan_outcomes
+from skymill.logs import job_log
+from skymill.settings import validate_settings
+from skymill.sheet import read_sheet
+
+with job_log(snakemake.log[0]):
+    plan_outcomes(
+        rows=read_sheet(snakemake.input.sheet),
+        settings=validate_settings(snakemake.params.settings),
+        outcomes=snakemake.output.outcomes,
+    )

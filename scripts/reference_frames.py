@@ -1,0 +1,18 @@
+"""Choose the best frame of a field, and the best one of each filter."""
+
+from skymill.jobs.reference_frames import reference_frames_field
+from skymill.logs import job_log
+
+with job_log(snakemake.log[0]):
+    reference_frames_field(
+        rows=snakemake.params.rows,
+        tables=snakemake.input.tables,
+        calibrated=snakemake.input.calibrated,
+        upstream=snakemake.input.upstream,
+        catalog=snakemake.input.catalog,
+        table=snakemake.output.table,
+        outcomes=snakemake.output.outcomes,
+        settings=snakemake.params.settings,
+        astrometry=snakemake.params.astrometry,
+        code=snakemake.params.code,
+    )

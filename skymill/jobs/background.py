@@ -1,0 +1,56 @@
+"""Rule background: sky level and scatter of every frame of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skymill import io, provenance
+from skymill.block import run_block
+from skymill.errors import Result
+from skymill.jobs.frames import frame_file, load_frame, origin
+from skymill.steps.background import background
+
+__all__ = ["background_block"]
+
+
+def background_block(
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    calibrated: str | Path,
+    masks: str | Path,
+    upstream: str | Path,
+    backgrounds: str | Path,
+    outcomes: str | Path,
+    settings: Mapping[str, Any],
+    code: str,
+) -> None:
+    """Measure the background of the frames of a block.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Sheet rows of the frames.
+    calibrated, masks : str or Path
+        Folders of the calibrated frames and of their masks.
+    upstream : str or Path
+        Outcomes of ``mask``.
+    backgrounds, outcomes : str or Path
+        Folder of the meshes and table of outcomes to write.
+    settings : mapping
+        Settings of the step.
+    code : str
+        Fingerprint of the code.
+    """
+    Path(backgrounds).mkdir(parents=True, exist_ok=True)
+
+    def work(row: Mapping[str, Any]) -> Result[bool]:
+        name = row["frame_id"]
+        result = background(load_frame(calibrated, masks, name), **settings)
+        inputs = origin(name, calibrated, masks)
+        cards = provenance.cards("background", code=code, settings=settings, inputs=inputs)
+        io.write_background(frame_file(backgrounds, name), result.value, cards)
+        return Result(True, result.flags, result.numbers)
+
+    run_block("background", rows, work, outcomes=outcomes, upstream=[upstream])

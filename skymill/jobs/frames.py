@@ -1,0 +1,37 @@
+"""Reading a frame of a block with what earlier steps added to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from skymill import io
+from skymill.frame import Background, Frame
+
+__all__ = ["frame_file", "load_background", "load_frame", "origin"]
+
+
+def frame_file(folder: str | Path, frame_id: Any) -> Path:
+    """Return the file of a frame in the folder of a block."""
+    return Path(folder) / f"{frame_id}.fits"
+
+
+def load_frame(calibrated: str | Path, masks: str | Path | None, frame_id: Any) -> Frame:
+    """Read a calibrated frame, with its final mask if there is one."""
+    frame = io.read_frame(frame_file(calibrated, frame_id))
+    if masks is None:
+        return frame
+    return frame.replace(mask=io.read_mask(frame_file(masks, frame_id)))
+
+
+def load_background(backgrounds: str | Path, frame_id: Any) -> Background:
+    """Read the background meshes of a frame."""
+    return io.read_background(frame_file(backgrounds, frame_id))
+
+
+def origin(frame_id: Any, *folders: str | Path) -> dict[str, str]:
+    """Return the inputs of a product: name of each plane's folder to its checksum."""
+    return {
+        f"{Path(folder).parent.name}/{frame_id}": io.data_digest(frame_file(folder, frame_id))
+        for folder in folders
+    }

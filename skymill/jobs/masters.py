@@ -1,0 +1,127 @@
+"""Combining calibration frames: what the three master rules share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skymill import io, provenance
+from skymill.errors import Outcome, Result, ScienceFailure, StepFailed
+from skymill.frame import Master
+from skymill.io_raw import read_raw
+from skymill.steps.masters_common import MasterProduct, RawInput
+
+__all__ = ["load_master", "make_master"]
+
+_log = logging.getLogger(__name__)
+
+
+def make_master(
+    step: str,
+    combine: Callable[..., Result[MasterProduct]],
+    *,
+    raw: str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    inputs: Mapping[str, Any],
+    master: str | Path,
+    outcomes: str | Path,
+    settings: Mapping[str, Any],
+    code: str,
+) -> None:
+    """Combine raw frames to one master and say what became of each.
+
+    Parameters
+    ----------
+    step : str
+        ``master_bias``, ``master_dark`` or ``master_flat``.
+    combine : callable
+        The step.
+    raw : str or Path
+        Raw folder.
+    rows : sequence of dict
+        Sheet rows of the input frames.
+    inputs : mapping
+        Files of the masters that the frames are corrected with (``bias``, ``dark``) and
+        of their outcomes (``bias_outcomes``, ``dark_outcomes``).
+    master, outcomes : str or Path
+        Where the products go. A master that cannot be made leaves a file without pixels.
+    settings : mapping
+        Settings of the step.
+    code : str
+        Fingerprint of the code.
+    """
+    name = Path(master).stem
+    corrections = {
+        kind: load_master(inputs, kind) for kind in ("bias", "dark") if kind in inputs
+    }
+    frames = [
+        RawInput(
+            str(row["frame_id"]),
+            dict(row),
+            lambda row=row: read_raw(Path(raw) / row["path"], row["hdu"], sha256=row["sha256"]),
+        )
+        for row in rows
+    ]
+    origin = {str(row["frame_id"]): str(row["sha256"]) for row in rows}
+    origin |= {
+        Path(inputs[kind]).stem: io.data_digest(inputs[kind])
+        for kind, value in corrections.items()
+        if value is not None
+    }
+    cards = provenance.cards(step, code=code, settings=settings, inputs=origin)
+    try:
+        result = combine(frames, **corrections, **settings)
+    except ScienceFailure as failure:
+        said = failure.numbers.pop("outcomes", [])
+        every = _complete(step, rows, said, failure)
+        whole = Outcome.from_failure(name, step, failure)
+        io.write_placeholder(master, cards, whole)
+        _log.warning("%s failed: %s %s", name, failure.code, failure.message)
+    else:
+        header = result.value.master.header.copy()
+        header["MASTERID"] = (name, "name of this master")
+        io.write_master(master, result.value.master.replace(header=header), cards)
+        every = list(result.value.outcomes)
+        whole = Outcome.from_result(name, step, result)
+        _log.info("%s %s n=%d %s", name, whole.status, len(rows), whole.numbers)
+    io.write_outcomes(outcomes, [*sorted(every, key=lambda item: item.frame_id), whole])
+
+
+def _complete(
+    step: str,
+    rows: Sequence[Mapping[str, Any]],
+    said: Sequence[Outcome],
+    failure: ScienceFailure,
+) -> list[Outcome]:
+    """Return an outcome for every input of a master that could not be made."""
+    known = {outcome.frame_id: outcome for outcome in said if not outcome.usable}
+    return [
+        known.get(
+            str(row["frame_id"]),
+            Outcome(
+                str(row["frame_id"]),
+                step,
+                "blocked",
+                failure.code,
+                f"the master could not be made: {failure.message}",
+            ),
+        )
+        for row in rows
+    ]
+
+
+def load_master(inputs: Mapping[str, Any], kind: str) -> Master | None:
+    """Read a master that a plan assigned, or return None if it could not be made.
+
+    Raises
+    ------
+    StepFailed
+        Never for a failed master: the caller decides by its policy.
+    """
+    path = inputs[kind]
+    outcome = io.read_outcomes(inputs[f"{kind}_outcomes"])[-1]
+    if outcome.frame_id != Path(path).stem:
+        raise StepFailed("BUG_OUTPUT", f"{path}: the last outcome is that of {outcome.frame_id}")
+    return io.read_master(path) if outcome.usable else None

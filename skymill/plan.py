@@ -1,0 +1,478 @@
+"""From the sheet to masters, blocks, stacks and fields.
+
+A pure function of the sheet and the settings: the same rows give the same plan in any
+order, and adding a night leaves the identifiers of other nights alone. No heavy
+imports, because every cluster job reads the plan again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from skymill.errors import ConfigError, Outcome
+
+if TYPE_CHECKING:
+    from skymill.settings import Settings
+
+__all__ = ["Block", "Field", "MasterPlan", "Plan", "Stack", "make_plan"]
+
+Row = Mapping[str, Any]
+
+#: What must be equal for a calibration frame to fit a light frame. Matching by other
+#: criteria (filter, exposure, temperature, night) comes on top.
+_MODE = (
+    "instrument",
+    "detector",
+    "mode",
+    "binning",
+    "nx",
+    "ny",
+    "datasec",
+    "gain_setting",
+    "offset_setting",
+)
+
+
+@dataclass(frozen=True)
+class MasterPlan:
+    """One master to make.
+
+    Parameters
+    ----------
+    id, kind : str
+        Identifier; ``bias``, ``dark`` or ``flat``.
+    frames : tuple of str
+        Frame ids of the inputs, in order of time.
+    bias, dark : str
+        Masters that its own frames are corrected with; empty if none.
+    key : dict
+        What the inputs have in common.
+    """
+
+    id: str
+    kind: str
+    frames: tuple[str, ...]
+    key: dict[str, Any]
+    bias: str = ""
+    dark: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The light frames that one job processes.
+
+    ``missing`` says in plain words why a calibration was not found: kind to sentence.
+    """
+
+    id: str
+    field: str
+    night: str
+    instrument: str
+    target: str
+    filter: str
+    frames: tuple[str, ...]
+    bias: str = ""
+    dark: str = ""
+    flat: str = ""
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One field, filter and epoch on one pixel grid."""
+
+    id: str
+    field: str
+    filter: str
+    epoch: str
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A patch of sky that frames of one detector share."""
+
+    id: str
+    target: str
+    instrument: str
+    blocks: tuple[str, ...]
+    stacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is to be made, by identifier, and what could not be planned."""
+
+    masters: dict[str, MasterPlan]
+    blocks: dict[str, Block]
+    stacks: dict[str, Stack]
+    fields: dict[str, Field]
+    outcomes: tuple[Outcome, ...]
+    rows: dict[str, Row]
+
+    def rows_of(self, frames: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the sheet rows of some frames as plain dictionaries."""
+        return [dict(self.rows[frame]) for frame in frames]
+
+
+def make_plan(rows: Sequence[Row], settings: Settings) -> Plan:
+    """Group and match the frames of a sheet.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of the sheet, see `skymill.sheet`.
+    settings : Settings
+        Uses ``plan`` and the minimum numbers of the master steps.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ConfigError
+        If there are more blocks than ``plan.max_groups``.
+    """
+    usable = sorted(
+        (row for row in rows if row["verdict"] != "rejected"),
+        key=lambda row: (row["mjd_start"] or 0.0, row["frame_id"]),
+    )
+    by_kind: dict[str, list[Row]] = defaultdict(list)
+    for row in usable:
+        by_kind[row["kind"]].append(row)
+    planner = _Planner(settings)
+    planner.plan_masters(by_kind)
+    blocks = planner.plan_blocks(by_kind["light"])
+    stacks, fields = planner.plan_stacks(blocks)
+    outcomes = planner.unused(by_kind, blocks)
+    used = {master for block in blocks.values() for master in (block.bias, block.dark, block.flat)}
+    used |= {m for name in used if name for m in planner.parents(name)}
+    masters = {name: master for name, master in planner.masters.items() if name in used}
+    return Plan(masters, blocks, stacks, fields, outcomes, {row["frame_id"]: row for row in usable})
+
+
+class _Planner:
+    """Working memory of `make_plan`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.plan = settings.plan
+        self.minimum = {
+            "bias": settings.master_bias.minimum,
+            "dark": settings.master_dark.minimum,
+            "flat_dark": settings.master_dark.minimum,
+            "flat": settings.master_flat.minimum,
+        }
+        self.masters: dict[str, MasterPlan] = {}
+        self.by_mode: dict[tuple[str, tuple[Any, ...]], list[MasterPlan]] = defaultdict(list)
+        self.too_few: dict[str, str] = {}
+
+    # --- masters ---
+
+    def plan_masters(self, by_kind: Mapping[str, list[Row]]) -> None:
+        for kind in ("bias", "dark", "flat_dark", "flat"):
+            groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+            for row in by_kind.get(kind, []):
+                groups[self._group_key(kind, row)].append(row)
+            for key, members in sorted(groups.items(), key=lambda item: repr(item[0])):
+                self._add_master(kind, key, members)
+
+    def _group_key(self, kind: str, row: Row) -> tuple[Any, ...]:
+        extra: tuple[Any, ...] = ()
+        if kind in ("dark", "flat_dark"):
+            extra = (_round(row["exptime_s"]), self._temperature_bin(row))
+        elif kind == "flat":
+            extra = (row["filter"],)
+        return (kind, _mode(row), row["night"], *extra)
+
+    def _temperature_bin(self, row: Row) -> int | None:
+        if not self.plan.match_temperature or row["temperature_c"] is None:
+            return None
+        return round(row["temperature_c"] / (2 * self.plan.temperature_tolerance_k))
+
+    def _add_master(self, kind: str, key: tuple[Any, ...], members: list[Row]) -> None:
+        if len(members) < self.minimum[kind]:
+            for row in members:
+                self.too_few[row["frame_id"]] = (
+                    f"{len(members)} {kind} frames of {_describe(row, kind)} on {row['night']}, "
+                    f"at least {self.minimum[kind]} are needed "
+                    f"(settings: master_{'dark' if 'dark' in kind else kind}.minimum)"
+                )
+            return
+        first = members[0]
+        facts = {name: first[name] for name in _MODE}
+        facts |= {"night": first["night"], "filter": first["filter"] if kind == "flat" else ""}
+        if "dark" in kind:
+            facts["exptime_s"] = first["exptime_s"]
+            facts["temperature_c"] = first["temperature_c"]
+        parts = [kind.replace("_", ""), first["instrument"], first["night"]]
+        parts += [first["filter"]] if kind == "flat" else []
+        name = _identifier(parts, key)
+        bias = dark = ""
+        if kind in ("dark", "flat_dark", "flat"):
+            bias = self.match("bias", first)[0]
+        if kind == "flat":
+            dark = self.match("flat_dark", first)[0] or self.match("dark", first)[0]
+        frames = tuple(row["frame_id"] for row in members)
+        master = MasterPlan(name, kind, frames, facts, bias, dark)
+        self.masters[name] = master
+        self.by_mode[kind, _mode(first)].append(master)
+
+    def match(self, kind: str, row: Row) -> tuple[str, str]:
+        """Return the best master for a frame, or an empty string and the reason."""
+        candidates = self.by_mode.get((kind, _mode(row)), [])
+        if not candidates:
+            other = sorted({m.kind for (k, _), ms in self.by_mode.items() if k == kind for m in ms})
+            there = "only of other modes or sizes" if other else "there are none"
+            return "", f"no {kind} for {_describe(row, 'light')}: {there}"
+        if kind == "flat":
+            here = [m for m in candidates if m.key["filter"] == row["filter"]]
+            if not here:
+                filters = sorted({str(m.key["filter"]) for m in candidates})
+                return "", f"no flat in filter {row['filter'] or '(none)'}, only in {filters}"
+            candidates = here
+        if kind in ("dark", "flat_dark"):
+            candidates, reason = self._match_dark(candidates, row)
+            if not candidates:
+                return "", reason
+        window = self.plan.master_window_days
+        near = [m for m in candidates if _days(m.key["night"], row["night"]) <= window]
+        if not near:
+            ages = sorted(_days(m.key["night"], row["night"]) for m in candidates)
+            return "", (
+                f"the nearest {kind} is {ages[0]} nights away, at most {window:g} are allowed "
+                "(settings: plan.master_window_days)"
+            )
+        # Nearest night first, earlier before later, then a name that decides.
+        best = min(
+            near,
+            key=lambda m: (
+                _days(m.key["night"], row["night"]),
+                str(m.key["night"]) > str(row["night"]),
+                m.id,
+            ),
+        )
+        return best.id, ""
+
+    def _match_dark(
+        self, candidates: list[MasterPlan], row: Row
+    ) -> tuple[list[MasterPlan], str]:
+        tolerance = self.plan.temperature_tolerance_k
+
+        def fits(master: MasterPlan) -> bool:
+            there, here = master.key["temperature_c"], row["temperature_c"]
+            if not self.plan.match_temperature or there is None or here is None:
+                return True
+            return bool(abs(there - here) <= tolerance)
+
+        warm = [m for m in candidates if fits(m)]
+        if not warm:
+            have = sorted({m.key["temperature_c"] for m in candidates})
+            return [], (
+                f"no dark within {tolerance:g} K of {row['temperature_c']:g} C, only at {have} "
+                "(settings: plan.temperature_tolerance_k)"
+            )
+        exposure = row["exptime_s"] or 0.0
+        exact = [m for m in warm if math.isclose(m.key["exptime_s"], exposure, rel_tol=0.01)]
+        if exact:
+            return exact, ""
+        longer = sorted({m.key["exptime_s"] for m in warm if m.key["exptime_s"] > exposure})
+        if longer:
+            return [m for m in warm if m.key["exptime_s"] == longer[0]], ""
+        have = sorted({m.key["exptime_s"] for m in warm})
+        return [], f"no dark of {exposure:g} s or longer, only of {have} s"
+
+    def parents(self, name: str) -> set[str]:
+        """Return the masters that a master needs, and those that these need."""
+        master = self.masters[name]
+        direct = {parent for parent in (master.bias, master.dark) if parent}
+        return direct | {up for parent in direct for up in self.parents(parent)}
+
+    # --- blocks ---
+
+    def plan_blocks(self, lights: list[Row]) -> dict[str, Block]:
+        fields = self._field_of(lights)
+        groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in lights:
+            key = (
+                row["night"],
+                _mode(row),
+                fields[row["frame_id"]],
+                row["filter"],
+                _round(row["exptime_s"]),
+                self._temperature_bin(row),
+            )
+            groups[key].append(row)
+        blocks: dict[str, Block] = {}
+        for key, members in sorted(groups.items(), key=lambda item: repr(item[0])):
+            first = members[0]
+            masters, missing = self._calibrations(first)
+            mpix = (first["nx"] or 1) * (first["ny"] or 1) / 1e6
+            size = max(1, min(self.plan.block_max_frames, int(self.plan.block_max_mpix / mpix)))
+            parts = [first["night"], first["instrument"], first["target"], first["filter"]]
+            for number in range(0, len(members), size):
+                chunk = members[number : number + size]
+                name = _identifier(parts, key) + f"-{number // size:03d}"
+                blocks[name] = Block(
+                    name,
+                    fields[first["frame_id"]],
+                    str(first["night"]),
+                    str(first["instrument"]),
+                    str(first["target"]),
+                    str(first["filter"]),
+                    tuple(row["frame_id"] for row in chunk),
+                    **masters,
+                    missing=missing,
+                )
+        if len(blocks) > self.plan.max_groups:
+            raise ConfigError(
+                f"plan: TOO_MANY_GROUPS: {len(blocks)} blocks, at most {self.plan.max_groups} "
+                "are allowed (settings: plan.max_groups). Are target or filter names unique to "
+                "each frame?"
+            )
+        return blocks
+
+    def _calibrations(self, row: Row) -> tuple[dict[str, str], dict[str, str]]:
+        masters, missing = {}, {}
+        for kind in ("bias", "dark", "flat"):
+            if kind == "dark" and row.get("dark") == "not_needed":
+                masters[kind], reason = "", "this instrument needs no dark"
+            else:
+                masters[kind], reason = self.match(kind, row)
+            if not masters[kind]:
+                missing[kind] = reason
+        return masters, missing
+
+    def _field_of(self, lights: list[Row]) -> dict[str, str]:
+        """Return the field of each light frame: one target, one patch of sky, one detector."""
+        out: dict[str, str] = {}
+        anchors: dict[tuple[Any, ...], list[tuple[float | None, float | None]]] = defaultdict(list)
+        for row in lights:
+            key = (row["target"], *_mode(row))
+            where = (row["ra_deg"], row["dec_deg"])
+            known = anchors[key]
+            for number, anchor in enumerate(known):
+                if _separation_deg(anchor, where) <= self.plan.field_radius_deg:
+                    break
+            else:
+                number = len(known)
+                known.append(where)
+            out[row["frame_id"]] = _identifier([row["target"], row["instrument"]], (*key, number))
+        return out
+
+    # --- stacks and fields ---
+
+    def plan_stacks(self, blocks: dict[str, Block]) -> tuple[dict[str, Stack], dict[str, Field]]:
+        by_field: dict[str, list[Block]] = defaultdict(list)
+        for block in blocks.values():
+            by_field[block.field].append(block)
+        stacks: dict[str, Stack] = {}
+        fields: dict[str, Field] = {}
+        for name, members in sorted(by_field.items()):
+            groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+            for block in members:
+                epoch = block.night if self.plan.epoch == "night" else "all"
+                groups[block.filter, epoch].append(block.id)
+            mine = []
+            for (filter_, epoch), ids in sorted(groups.items()):
+                stack = _identifier(
+                    [members[0].target, filter_, epoch], (name, filter_, epoch)
+                )
+                stacks[stack] = Stack(stack, name, filter_, epoch, tuple(sorted(ids)))
+                mine.append(stack)
+            fields[name] = Field(
+                name,
+                members[0].target,
+                members[0].instrument,
+                tuple(sorted(block.id for block in members)),
+                tuple(mine),
+            )
+        return stacks, fields
+
+    # --- what is left ---
+
+    def unused(
+        self, by_kind: Mapping[str, list[Row]], blocks: dict[str, Block]
+    ) -> tuple[Outcome, ...]:
+        """Return an outcome for every calibration frame that goes into no master in use."""
+        wanted = {m for block in blocks.values() for m in (block.bias, block.dark, block.flat) if m}
+        wanted |= {parent for name in wanted for parent in self.parents(name)}
+        taken = {frame for name in wanted for frame in self.masters[name].frames}
+        lights = by_kind.get("light", [])
+        out = []
+        for kind in ("bias", "dark", "flat_dark", "flat"):
+            for row in by_kind.get(kind, []):
+                if row["frame_id"] not in taken:
+                    code, message = self._why_unused(kind, row, lights)
+                    status = "off" if code == "UNUSED_CALIBRATION" else "rejected"
+                    out.append(Outcome(row["frame_id"], "plan", status, code, message))
+        return tuple(sorted(out, key=lambda outcome: outcome.frame_id))
+
+    def _why_unused(self, kind: str, row: Row, lights: list[Row]) -> tuple[str, str]:
+        same = [light for light in lights if _mode(light) == _mode(row)]
+        if not same:
+            here = (row["instrument"], row["detector"])
+            others = [row for row in lights if (row["instrument"], row["detector"]) == here]
+            if others:
+                sizes = sorted({f"{o['nx']}x{o['ny']} px {o['binning']}" for o in others})
+                return "WRONG_SIZE", (
+                    f"{kind} of {row['nx']}x{row['ny']} px {row['binning']}, but the light frames "
+                    f"are {', '.join(sizes)}; size, binning, section, mode, gain and offset must "
+                    "be equal"
+                )
+        useful = bool(same) and (
+            kind != "flat" or any(light["filter"] == row["filter"] for light in same)
+        )
+        if useful and row["frame_id"] in self.too_few:
+            return "TOO_FEW", self.too_few[row["frame_id"]]
+        what = f" in filter {row['filter']}" if kind == "flat" else ""
+        return "UNUSED_CALIBRATION", f"no light frame needs this {kind}{what}"
+
+
+def _mode(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _MODE)
+
+
+def _describe(row: Row, kind: str) -> str:
+    text = f"{row['instrument']} {row['nx']}x{row['ny']} px, binning {row['binning']}"
+    if row["mode"]:
+        text += f", mode {row['mode']}"
+    if kind == "flat":
+        text += f", filter {row['filter'] or '(none)'}"
+    if "dark" in kind:
+        text += f", {row['exptime_s']} s"
+    return text
+
+
+def _round(value: float | None) -> float | None:
+    """Exposures that differ by less than a per mille are the same."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+def _identifier(parts: Sequence[Any], key: object) -> str:
+    """Return readable parts, and a hash of everything that makes the thing what it is."""
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:8]
+    words = [str(part)[:24] for part in parts if part]
+    return "-".join([*words, digest])
+
+
+def _days(night: str, other: str) -> int:
+    return abs((date.fromisoformat(night) - date.fromisoformat(other)).days)
+
+
+def _separation_deg(
+    one: tuple[float | None, float | None], two: tuple[float | None, float | None]
+) -> float:
+    """Return the angle between two positions; unknown positions coincide with anything."""
+    if None in one or None in two:
+        return 0.0
+    ra1, dec1, ra2, dec2 = (math.radians(float(v)) for v in (*one, *two))  # type: ignore[arg-type]
+    a = math.sin((dec2 - dec1) / 2) ** 2
+    a += math.cos(dec1) * math.cos(dec2) * math.sin((ra2 - ra1) / 2) ** 2
+    return math.degrees(2 * math.asin(min(1.0, math.sqrt(a))))

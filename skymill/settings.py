@@ -1,0 +1,541 @@
+"""Settings: one frozen model per step, validated once, before any job starts.
+
+This is the only module that sees the configuration tree. Rules receive
+``settings.<step>.model_dump(mode="json")``; steps receive plain keyword arguments.
+``python -m skymill.settings`` writes ``config/config.yaml``, ``config/schema.json``
+and the tables of ``docs/settings.md`` from the models; a test fails when they drift.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skymill.errors import ConfigError
+
+__all__ = [
+    "STEPS",
+    "Settings",
+    "default_config_text",
+    "load_settings",
+    "schema_text",
+    "settings_tables",
+    "validate_settings",
+]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Policy = Literal["require", "degrade", "skip"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Ingest(_Model):
+    """Reading the raw tree."""
+
+    max_file_mb: Positive = 4096
+    """Larger files are rejected (MB, uncompressed)."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the raw folder."""
+    checksum: Literal["reject", "flag"] = "reject"
+    """What to do with a file whose CHECKSUM or DATASUM card is wrong."""
+
+
+class Plan(_Model):
+    """Grouping and matching."""
+
+    block_max_frames: Annotated[int, Field(ge=1, le=1000)] = 40
+    """Frames of one block, that is of one job."""
+    block_max_mpix: Positive = 1000
+    """Megapixels of one block."""
+    master_window_days: NonNegative = 3
+    """A master may be this many nights away from the light frames."""
+    temperature_tolerance_k: Positive = 2.0
+    """Largest difference of detector temperature between dark and light frame (K)."""
+    match_temperature: bool = True
+    """Group darks by temperature where it is known."""
+    field_radius_deg: Positive = 0.2
+    """Pointings of one target closer than this are one field (degree)."""
+    epoch: Literal["all", "night"] = "all"
+    """What goes into one stack: all frames of a field and filter, or those of one night."""
+    max_groups: Annotated[int, Field(ge=1)] = 20000
+    """More blocks than this is taken for a mistake."""
+
+
+class Overscan(_Model):
+    """How the overscan level of a frame is measured."""
+
+    method: Literal["mean", "median", "clipped"] = "clipped"
+    """Statistic of the overscan pixels."""
+    fit: Literal["frame", "row", "polynomial", "spline3"] = "frame"
+    """One level per frame, one per row, or a smooth curve along the rows."""
+    order: Annotated[int, Field(ge=0, le=50)] = 1
+    """Order of the polynomial or number of spline pieces."""
+    sigma_clip: Positive = 4.0
+    """Rows (or pixels) further than this from the fit are left out (sigma)."""
+    iterations: Annotated[int, Field(ge=0, le=20)] = 2
+    """Rejection iterations."""
+
+
+class _Combine(_Model):
+    method: Literal["clipped", "mean", "median", "minmax"] = "clipped"
+    """Estimator; ``clipped`` is a mean clipped against the noise model."""
+    clip_sigma: Positive = 4.5
+    """Clipping threshold of ``clipped`` in sigma of the noise model."""
+    reject_low: Annotated[int, Field(ge=0)] = 1
+    """Lowest values that ``minmax`` drops."""
+    reject_high: Annotated[int, Field(ge=0)] = 1
+    """Highest values that ``minmax`` drops."""
+    minimum: Annotated[int, Field(ge=1)] = 3
+    """Fewest usable frames; with fewer no master is made."""
+    overscan: Overscan = Overscan()
+    memory_mb: Positive = 500
+    """Memory for the rows of all frames that are combined at a time (MB)."""
+
+
+class MasterBias(_Combine):
+    """Combining bias frames."""
+
+    level_tolerance_sigma: Positive = 8.0
+    """A frame further than this from the group's level or scatter is rejected (robust sigma)."""
+    read_noise_tolerance: Positive = 0.15
+    """Relative difference of measured and declared read noise that raises a warning."""
+    hot_sigma: Positive = 8.0
+    """Pixels further than this above (below) their surroundings are hot (cold)."""
+
+
+class MasterDark(_Combine):
+    """Combining dark frames."""
+
+    level_tolerance_sigma: Positive = 8.0
+    """A frame further than this from the group's level or scatter is rejected (robust sigma)."""
+    hot_sigma: Positive = 8.0
+    """Pixels with this much more dark signal than their surroundings are hot (sigma)."""
+
+
+class MasterFlat(_Combine):
+    """Combining flat fields."""
+
+    bias_first: bool = True
+    """Subtract the bias from each flat; otherwise from the combined flat, as IRAF users do."""
+    scale: Literal["median", "mode", "mean"] = "median"
+    """Level that a flat is divided by before combining."""
+    saturation_fraction: Fraction = 0.9
+    """Flats with a level above this fraction of saturation are rejected."""
+    minimum_level_adu: NonNegative = 1000
+    """Fainter flats are rejected (ADU above the bias)."""
+    low_limit: Fraction = 0.3
+    """Pixels with a lower flat are masked LOW_FLAT."""
+    max_relative_error: Positive = 0.03
+    """Pixels with a more uncertain flat are masked LOW_FLAT."""
+    gain_tolerance: Positive = 0.15
+    """Relative difference of measured and declared gain that raises a warning."""
+
+
+class Calibrate(_Model):
+    """From raw ADU to electrons with errors and mask."""
+
+    overscan: Overscan = Overscan()
+    missing_bias: Policy = "require"
+    """Without a matching bias: reject the frame, go on and say so, or go on silently."""
+    missing_dark: Policy = "degrade"
+    """Without a matching dark (instruments that need none are not affected)."""
+    missing_flat: Policy = "require"
+    """Without a matching flat of the same filter."""
+    nonlinear_fraction: Fraction = 1.0
+    """Raw values above this fraction of saturation get NONLINEAR (1: none)."""
+
+
+class Mask(_Model):
+    """Pixels not to trust."""
+
+    cosmics: bool = True
+    """Search cosmic rays."""
+    engine: Literal["astroscrappy"] = "astroscrappy"
+    """Implementation of L.A.Cosmic."""
+    sigclip: Positive = 5.0
+    """Laplacian threshold for cosmic rays (sigma)."""
+    sigfrac: Fraction = 0.3
+    """Fraction of the threshold for neighbours of a cosmic ray."""
+    objlim: Positive = 5.0
+    """Contrast between Laplacian and fine structure that a cosmic ray must exceed."""
+    niter: Annotated[int, Field(ge=1, le=10)] = 4
+    """Iterations."""
+    grow_saturated_px: Annotated[int, Field(ge=0, le=50)] = 1
+    """Growth of saturated regions (px)."""
+    bleed: bool = True
+    """Follow charge bleeding along columns from saturated cores."""
+    max_bad_fraction: Fraction = 0.5
+    """More bad pixels than this flag the frame DEAD_AREA."""
+
+
+class BackgroundSettings(_Model):
+    """Sky level and scatter on a mesh."""
+
+    box_size_px: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Side of a mesh cell (px); smaller for frames of few cells."""
+    filter_size: Annotated[int, Field(ge=1, le=15)] = 3
+    """Side of the median filter of the mesh (cells, odd)."""
+    source_sigma: Annotated[float, Field(ge=1.5)] = 3.0
+    """Groups of pixels above this many sigma (smoothed) are masked as sources; at 2 so many
+    noise peaks are masked that the sky comes out 0.03 sigma too low."""
+    grow_px: Annotated[int, Field(ge=0, le=100)] = 4
+    """Growth of the source mask (px)."""
+    grow_factor: Annotated[float, Field(ge=1, le=10)] = 1.5
+    """Growth of the source mask relative to the size of the source."""
+    iterations: Annotated[int, Field(ge=1, le=10)] = 2
+    """Rounds of source masking."""
+    minimum_cell_fraction: Fraction = 0.15
+    """A cell with a smaller fraction of sky pixels is filled from its neighbours."""
+    poor_fraction: Fraction = 0.5
+    """More filled cells than this fraction flag the frame BKG_POOR."""
+
+
+class Sources(_Model):
+    """Detection and measurement on single frames."""
+
+    threshold_sigma: Positive = 4.0
+    """Detection threshold (sigma of the filtered image)."""
+    minimum_area_px: Annotated[int, Field(ge=1)] = 4
+    """Fewest connected pixels of a source."""
+    deblend_contrast: Fraction = 0.005
+    """Contrast for separating touching sources."""
+    aperture_fwhm: Positive = 1.25
+    """Radius of the main aperture in FWHM of the frame."""
+    total_aperture_fwhm: Positive = 4.0
+    """Radius of the aperture for total fluxes in FWHM of the frame."""
+    minimum_stars: Annotated[int, Field(ge=0)] = 5
+    """Fewer sources flag the frame FEW_STARS."""
+    max_sources: Annotated[int, Field(ge=1)] = 50000
+    """The brightest sources kept per frame."""
+
+
+class ReferenceFrames(_Model):
+    """The best frame of each field."""
+
+    minimum_stars: Annotated[int, Field(ge=1)] = 3
+    """Fewest stars of a reference frame."""
+    max_stars: Annotated[int, Field(ge=3)] = 5000
+    """The brightest stars kept."""
+
+
+class Astrometry(_Model):
+    """Where the pixels are."""
+
+    search_radius_px: Positive = 100
+    """Largest offset between header position and stars that is searched (px)."""
+    tolerance_px: Positive = 2.0
+    """Distance within which two stars are the same (px)."""
+    minimum_matches: Annotated[int, Field(ge=2)] = 3
+    """Fewest matched stars."""
+    max_rms_px: Positive = 1.0
+    """A solution with larger residuals is refused (px)."""
+    max_sip_order: Annotated[int, Field(ge=1, le=5)] = 3
+    """Highest order of the fitted distortion."""
+
+
+class Photcal(_Model):
+    """How bright."""
+
+    bands: dict[str, str] = Field(default_factory=dict)
+    """Filter to catalogue band, where the names differ: ``{Clear: r}``."""
+    minimum_stars: Annotated[int, Field(ge=1)] = 3
+    """Fewest stars of a zero point."""
+    clip_sigma: Positive = 4.0
+    """Stars further than this from the zero point are rejected."""
+    floor_mag: NonNegative = 0.01
+    """Systematic floor of the zero point, quoted apart (mag)."""
+    catalog_error_mag: NonNegative = 0.01
+    """Error of catalogue stars that come without one (mag)."""
+    cloudy_throughput: Fraction = 0.7
+    """Frames with less throughput than this are flagged CLOUDY."""
+    depth_apertures: Annotated[int, Field(ge=50)] = 1000
+    """Random empty apertures for the depth."""
+
+
+class Stack(_Model):
+    """All frames of a field and filter on one grid."""
+
+    enabled: bool = True
+    """Make stacks."""
+    engine: Literal["reproject"] = "reproject"
+    """Resampling engine."""
+    convention: Literal["flux", "surface_brightness"] = "flux"
+    """What resampling keeps when the pixel area changes."""
+    clip_sigma: Positive = 4.5
+    """Rejection threshold in sigma of the noise model."""
+    structure_tolerance: NonNegative = 0.3
+    """Tolerance for seeing changes, as a fraction of the local structure."""
+    pixel_scale_arcsec: Positive | None = None
+    """Pixel scale of the grid; by default that of the frames."""
+    max_mpix: Positive = 400
+    """Largest grid (megapixels)."""
+    max_fwhm_ratio: Positive = 3.0
+    """Frames with a FWHM above this multiple of the median are left out."""
+    minimum_throughput: Fraction = 0.1
+    """Frames with less throughput are left out."""
+    memory_mb: Positive = 1500
+    """Memory for resampled frames (MB)."""
+
+
+class Catalog(_Model):
+    """Sources of a stack."""
+
+    threshold_sigma: Positive = 5.0
+    """Detection threshold (true sigma)."""
+    minimum_area_px: Annotated[int, Field(ge=1)] = 4
+    """Fewest connected pixels of a source."""
+    deblend_contrast: Fraction = 0.005
+    """Contrast for separating touching sources."""
+    max_sources: Annotated[int, Field(ge=1)] = 100000
+    """The brightest sources kept."""
+
+
+class Photometry(_Model):
+    """Forced photometry on the frames, which are not resampled."""
+
+    apertures_fwhm: tuple[Positive, ...] = (0.75, 1.25, 2.0)
+    """Radii in FWHM of the frame; the main one is chosen by ``main_aperture``."""
+    main_aperture: Annotated[int, Field(ge=0)] = 1
+    """Index of the main aperture."""
+    annulus_fwhm: tuple[Positive, Positive] = (4.0, 7.0)
+    """Inner and outer radius of the background annulus in FWHM."""
+    background: Literal["annulus", "mesh"] = "annulus"
+    """Local or mesh background."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Photometry:
+        if self.main_aperture >= len(self.apertures_fwhm):
+            raise ValueError(
+                f"main_aperture = {self.main_aperture} but there are only "
+                f"{len(self.apertures_fwhm)} apertures (the first is 0)"
+            )
+        if self.annulus_fwhm[0] >= self.annulus_fwhm[1]:
+            raise ValueError("annulus_fwhm must be (inner, outer) with inner < outer")
+        return self
+
+
+class Lightcurves(_Model):
+    """Light curves of a field."""
+
+    minimum_snr: Positive = 30
+    """Comparison stars are at least this bright on the median frame."""
+    max_comparisons: Annotated[int, Field(ge=1)] = 300
+    """Most comparison stars."""
+    minimum_epochs: Annotated[int, Field(ge=1)] = 3
+    """Fewer frames make no light curve."""
+    reject_chi2: Positive = 4.0
+    """Comparison stars with a larger reduced chi-square are dropped."""
+
+
+class Report(_Model):
+    """The HTML report."""
+
+    title: str = "skymill reduction"
+    """Title of the page."""
+    max_lightcurves: Annotated[int, Field(ge=0)] = 60
+    """Most light curves drawn."""
+
+
+class Settings(_Model):
+    """All settings of a reduction."""
+
+    raw: str
+    """Folder of the raw files, relative to the project folder or absolute. Read only."""
+    instrument: str | None = None
+    """Instrument file by name or path; by default chosen for each file by its header."""
+    reference: str | None = None
+    """Local reference catalogue (CSV, ECSV, FITS, Parquet) with positions and magnitudes."""
+
+    ingest: Ingest = Ingest()
+    plan: Plan = Plan()
+    master_bias: MasterBias = MasterBias()
+    master_dark: MasterDark = MasterDark()
+    master_flat: MasterFlat = MasterFlat()
+    calibrate: Calibrate = Calibrate()
+    mask: Mask = Mask()
+    background: BackgroundSettings = BackgroundSettings()
+    sources: Sources = Sources()
+    reference_frames: ReferenceFrames = ReferenceFrames()
+    astrometry: Astrometry = Astrometry()
+    photcal: Photcal = Photcal()
+    stack: Stack = Stack()
+    catalog: Catalog = Catalog()
+    photometry: Photometry = Photometry()
+    lightcurves: Lightcurves = Lightcurves()
+    report: Report = Report()
+
+
+#: Order of the steps, and the one word each has everywhere.
+STEPS: tuple[str, ...] = tuple(
+    name for name in Settings.model_fields if name not in ("raw", "instrument", "reference")
+)
+
+
+def validate_settings(tree: Mapping[str, Any]) -> Settings:
+    """Check a configuration tree.
+
+    Parameters
+    ----------
+    tree : mapping
+        The parsed configuration.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    ConfigError
+        One line per mistake: the key, what was found, what is allowed, the nearest
+        known key for a misspelt one.
+    """
+    try:
+        return Settings.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise ConfigError("config: " + "; ".join(lines)) from None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        model: Any = Settings
+        for part in path[:-1]:
+            model = model.model_fields[part].annotation
+        near = difflib.get_close_matches(path[-1], model.model_fields, 1)
+        hint = f", did you mean {near[0]!r}?" if near else f", known: {', '.join(model.model_fields)}"
+        return f"{key} is not a setting{hint}"
+    if error["type"] == "missing":
+        return f"{key} is missing (see config/README.md)"
+    return f"{key} = {error['input']!r}: {error['msg']}"
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read and check a YAML configuration file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not YAML or does not validate.
+    """
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config: {path} does not exist; `skymill init DIR --raw PATH` makes a project folder"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"config: {path} must hold `key: value` lines, found {type(tree).__name__}")
+    return validate_settings(tree)
+
+
+_CONFIG_HEAD = """\
+# yaml-language-server: $schema=schema.json
+# Settings of this reduction. Everything that is not written here has the default of
+# docs/settings.md; a misspelt key is an error before any job starts.
+
+# Folder of the raw files (never written to).
+raw: {raw}
+# Instrument file by name or path; null: chosen for each file by its header.
+instrument: {instrument}
+# Local reference catalogue (CSV, ECSV, FITS, Parquet); null: positions and fluxes are
+# relative to the best frame of each field.
+reference: {reference}
+
+# Examples of what can be set, with the defaults:
+"""
+
+#: Settings shown in the short default file, as (step, field).
+_SHOWN = (
+    ("calibrate", "missing_dark"),
+    ("calibrate", "missing_flat"),
+    ("mask", "sigclip"),
+    ("background", "box_size_px"),
+    ("sources", "threshold_sigma"),
+    ("photcal", "bands"),
+    ("stack", "clip_sigma"),
+    ("photometry", "apertures_fwhm"),
+)
+
+
+def default_config_text(
+    raw: str = "raw", instrument: str | None = None, reference: str | None = None
+) -> str:
+    """Return the commented configuration file of a new project."""
+    text = _CONFIG_HEAD.format(
+        raw=json.dumps(raw), instrument=json.dumps(instrument), reference=json.dumps(reference)
+    )
+    step = ""
+    for name, key in _SHOWN:
+        model: Any = Settings.model_fields[name].annotation
+        info = model.model_fields[key]
+        if name != step:
+            text += f"# {name}:\n"
+            step = name
+        default = getattr(model(), key)
+        value = json.dumps(list(default) if isinstance(default, tuple) else default)
+        text += f"#   {key}: {value}  # {' '.join((info.description or '').split())}\n"
+    return text
+
+
+def schema_text() -> str:
+    """Return the JSON schema of the configuration file."""
+    return json.dumps(Settings.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def settings_tables() -> str:
+    """Return docs/settings.md: every setting, its default and its meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `skymill/settings.py` by `python -m skymill.settings`; do not edit.",
+    ]
+    for name, info in Settings.model_fields.items():
+        if name not in STEPS:
+            continue
+        model: Any = info.annotation
+        lines += ["", f"## {name}", "", (model.__doc__ or "").strip().splitlines()[0], ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        lines += _rows(model, "")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = []
+    for key, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += _rows(kind, f"{prefix}{key}.")
+            continue
+        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+        value = json.dumps(list(default) if isinstance(default, tuple) else default)
+        rows.append(f"| `{prefix}{key}` | `{value}` | {' '.join((info.description or '').split())} |")
+    return rows
+
+
+def generated_files() -> dict[str, str]:
+    """Return what is generated from the models: path in the repository to content."""
+    return {
+        "config/config.yaml": default_config_text(),
+        "config/schema.json": schema_text(),
+        "docs/settings.md": settings_tables(),
+    }
+
+
+if __name__ == "__main__":
+    for where, content in generated_files().items():
+        Path(where).write_text(content, encoding="utf-8")

@@ -1,0 +1,61 @@
+"""The settings are strict, and what is generated from them does not drift."""
+
+import pytest
+from pydantic import ValidationError
+
+from skymill.errors import ConfigError
+from skymill.settings import STEPS, Settings, generated_files, load_settings, validate_settings
+
+
+@pytest.mark.parametrize("path", sorted(generated_files()))
+def test_generated_files_do_not_drift(path, repository):
+    there = (repository / path).read_text(encoding="utf-8")
+    assert there == generated_files()[path], f"run `make generate`: {path} is out of date"
+
+
+def test_default_config_loads_to_the_defaults(repository):
+    assert load_settings(repository / "config" / "config.yaml") == Settings(raw="raw")
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"raw": "x", "mask": {"sigclp": 5}}, "mask.sigclp is not a setting, did you mean 'sigclip'"),
+        ({"raw": "x", "maks": {}}, "maks is not a setting, did you mean 'mask'"),
+        ({"raw": "x", "mask": {"sigclip": -1}}, "mask.sigclip = -1: .*greater than 0"),
+        ({"mask": {}}, "raw is missing"),
+        ({"raw": "x", "photometry": {"main_aperture": 9}}, "only 3 apertures"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(tree, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        validate_settings(tree)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_says_how_to_begin(tmp_path):
+    with pytest.raises(ConfigError, match="skymill init"):
+        load_settings(tmp_path / "none.yaml")
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Settings(raw="x").mask.sigclip = 3
+
+
+def _fields(model, prefix=""):
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if hasattr(kind, "model_fields"):
+            yield from _fields(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def test_every_setting_is_described():
+    missing = [name for name, info in _fields(Settings) if not info.description]
+    assert not missing
+
+
+def test_steps_are_in_the_order_of_the_chain():
+    assert STEPS.index("calibrate") < STEPS.index("mask") < STEPS.index("stack") < STEPS.index("report")

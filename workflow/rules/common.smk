@@ -1,0 +1,107 @@
+# What the rules share: validated settings, the plan, and the way to each product.
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from skymill.errors import ConfigError
+from skymill.plan import make_plan
+from skymill.provenance import fingerprint
+from skymill.settings import validate_settings
+from skymill.sheet import read_sheet
+
+ENV = "../../envs/skymill.yaml"
+SHEET = "config/frames.csv"
+
+# With no sheet the run begins with ingest, and everything else is known after it. With a
+# sheet nothing is read anew: it is the lock file of the reduction, a source.
+HAS_SHEET = Path(SHEET).exists()
+
+try:
+    SETTINGS = validate_settings(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    master=r"[A-Za-z0-9._+-]+",
+    block=r"[A-Za-z0-9._+-]+",
+    stack=r"[A-Za-z0-9._+-]+",
+    field=r"[A-Za-z0-9._+-]+",
+
+
+@cache
+def plan():
+    if not HAS_SHEET:
+        checkpoints.ingest.get()
+    try:
+        return make_plan(read_sheet(SHEET), SETTINGS)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def settings(step):
+    """Return the settings of a step as one dictionary, which Snakemake compares rightly."""
+    return getattr(SETTINGS, step).model_dump(mode="json")
+
+
+def code(step):
+    """Return a hash of the rule's script and of all package code that it imports."""
+    return fingerprint(str(Path(workflow.basedir) / "scripts" / f"{step}.py"))
+
+
+def memory(mb):
+    """Return a request for memory that grows when a job is tried again."""
+    return lambda wildcards, attempt: mb * attempt
+
+
+def outcomes(step, names):
+    return [f"results/outcomes/{step}/{name}.csv" for name in names]
+
+
+def rows(kind):
+    """Return a function that gives the sheet rows of a master or a block."""
+    return lambda wildcards: plan().rows_of(
+        getattr(plan(), f"{kind}s")[wildcards[kind]].frames
+    )
+
+
+def block_of(wildcards):
+    return plan().blocks[wildcards.block]
+
+
+def field_of(wildcards):
+    return plan().fields[
+        wildcards.field if "field" in wildcards.keys() else block_of(wildcards).field
+    ]
+
+
+def stack_of(wildcards):
+    return plan().stacks[wildcards.stack]
+
+
+def stack_of_block(wildcards):
+    """Return the stack that a block goes into."""
+    return next(
+        stack
+        for stack in (plan().stacks[name] for name in field_of(wildcards).stacks)
+        if wildcards.block in stack.blocks
+    )
+
+
+def master_files(item):
+    """Return the calibration masters of a block or a master as named inputs."""
+    names = {kind: getattr(item, kind, "") for kind in ("bias", "dark", "flat")}
+    return {
+        key: f"results/{folder}/{name}{suffix}"
+        for kind, name in names.items()
+        if name
+        for key, folder, suffix in (
+            (kind, "masters", ".fits"),
+            (f"{kind}_outcomes", f"outcomes/master_{kind}", ".csv"),
+        )
+    }
+
+
+def reference_catalog(wildcards=None):
+    return [SETTINGS.reference] if SETTINGS.reference else []
