@@ -7,6 +7,7 @@ with job_log(snakemake.log[0]):
     photcal_block(
         rows=snakemake.params.rows,
         sources=snakemake.input.sources,
+        sources_outcomes=snakemake.input.sources_outcomes,
         calibrated=snakemake.input.calibrated,
         masks=snakemake.input.masks,
         backgrounds=snakemake.input.backgrounds,

@@ -13,6 +13,6 @@ with job_log(snakemake.log[0]):
         table=snakemake.output.table,
         outcomes=snakemake.output.outcomes,
         settings=snakemake.params.settings,
-        astrometry=snakemake.params.astrometry,
+        astrometry_settings=snakemake.params.astrometry,
         code=snakemake.params.code,
     )

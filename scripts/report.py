@@ -8,5 +8,8 @@ with job_log(snakemake.log[0]):
         results="results",
         sheet="config/frames.csv",
         page=snakemake.output.page,
+        planned=snakemake.params.planned,
         settings=snakemake.params.settings,
+        all_settings=snakemake.params.all_settings,
+        code=snakemake.params.code,
     )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from skymill import io
 from skymill.errors import Outcome, Result, ScienceFailure
 
-__all__ = ["latest_outcomes", "run_block"]
+__all__ = ["latest_outcomes", "run_block", "stopped"]
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -59,7 +59,7 @@ def run_block(
         frame_id = str(row["frame_id"])
         earlier = before.get(frame_id)
         if earlier is not None and not earlier.usable:
-            return _blocked(step, earlier), None
+            return stopped(step, earlier), None
         try:
             result = work(row)
         except ScienceFailure as failure:
@@ -88,7 +88,8 @@ def latest_outcomes(tables: Iterable[str | Path]) -> dict[str, Outcome]:
     return found
 
 
-def _blocked(step: str, earlier: Outcome) -> Outcome:
+def stopped(step: str, earlier: Outcome) -> Outcome:
+    """Return the outcome of a frame that an earlier step stopped."""
     # The first cause is handed on, so that the last table of a block explains every frame.
     cause = earlier.numbers.get("cause_step", earlier.step)
     code = earlier.numbers.get("cause_code", earlier.code)

@@ -107,6 +107,7 @@ WCS_SCALE the pixel scale is implausible
 FRAME the coordinate frame was converted
 WCS_STRINGS world coordinates were written as text
 WCS_OUTLIER world coordinates far from those of the field
+WCS_UNVERIFIED the sky positions are the header's, checked against no catalogue
 """)
 # Kind and instrument
 _codes("""

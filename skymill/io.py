@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadProduct",
+    "check_planes",
     "data_digest",
     "file_digest",
     "read_background",
     "read_frame",
+    "read_geometry",
     "read_json",
     "read_mask",
     "read_master",
@@ -162,19 +164,20 @@ def write_frame(path: str | Path, frame: Frame, cards: Cards) -> None:
         If a pixel without finite value or error has no mask bit, or an error is not
         positive.
     """
-    _check_planes(path, frame)
+    check_planes(path, frame)
     write_planes(path, {"SCI": frame.sci, "ERR": frame.err, "MASK": frame.mask}, frame, cards)
 
 
 def write_master(path: str | Path, master: Master, cards: Cards) -> None:
     """Write SCI, ERR, MASK and NUSED of a master; see `write_frame`."""
-    _check_planes(path, master)
+    check_planes(path, master)
     assert master.nused is not None
     planes = {"SCI": master.sci, "ERR": master.err, "MASK": master.mask, "NUSED": master.nused}
     write_planes(path, planes, master, cards)
 
 
-def _check_planes(path: str | Path, frame: Frame) -> None:
+def check_planes(path: str | Path, frame: Frame) -> None:
+    """Raise BadProduct if a pixel without value or error is not masked, or an error is <= 0."""
     unexplained = (~np.isfinite(frame.sci) | ~np.isfinite(frame.err)) & (frame.mask == 0)
     if unexplained.any():
         y, x = np.argwhere(unexplained)[0]
@@ -323,6 +326,13 @@ def read_frame(path: str | Path) -> Frame:
         _wcs_from_header(header),
         str(header.get("BUNIT", "")),
     )
+
+
+def read_geometry(path: str | Path) -> tuple[WCS | None, tuple[int, int]]:
+    """Read the header's WCS and the shape (ny, nx) of a frame, without its pixels."""
+    with fits.open(path, memmap=True) as hdus:
+        header = hdus["SCI"].header
+        return _wcs_from_header(header), (header["NAXIS2"], header["NAXIS1"])
 
 
 def read_master(path: str | Path) -> Master:

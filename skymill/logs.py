@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def job_log(path: str | Path) -> Iterator[logging.Logger]:
     logging.captureWarnings(True)
     pin_threads()
     log = logging.getLogger("skymill")
+    start = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -45,6 +47,8 @@ def job_log(path: str | Path) -> Iterator[logging.Logger]:
         log.exception("the job failed")
         raise
     finally:
+        # What the work itself cost, without the start of the interpreter and the imports.
+        log.info("cpu_s=%.3f", time.process_time() - start)
         root.removeHandler(handler)
         root.setLevel(before)
         handler.close()

@@ -152,9 +152,7 @@ def make_plan(rows: Sequence[Row], settings: Settings) -> Plan:
     blocks = planner.plan_blocks(by_kind["light"])
     stacks, fields = planner.plan_stacks(blocks)
     outcomes = planner.unused(by_kind, blocks)
-    used = {master for block in blocks.values() for master in (block.bias, block.dark, block.flat)}
-    used |= {m for name in used if name for m in planner.parents(name)}
-    masters = {name: master for name, master in planner.masters.items() if name in used}
+    masters = {name: planner.masters[name] for name in sorted(planner.wanted(by_kind, blocks))}
     return Plan(masters, blocks, stacks, fields, outcomes, {row["frame_id"]: row for row in usable})
 
 
@@ -377,8 +375,11 @@ class _Planner:
         for name, members in sorted(by_field.items()):
             groups: dict[tuple[str, str], list[str]] = defaultdict(list)
             for block in members:
-                epoch = block.night if self.plan.epoch == "night" else "all"
-                groups[block.filter, epoch].append(block.id)
+                # The stack of everything is always made: light curves of all nights need
+                # one list of positions.
+                groups[block.filter, "all"].append(block.id)
+                if self.plan.epoch == "night":
+                    groups[block.filter, block.night].append(block.id)
             mine = []
             for (filter_, epoch), ids in sorted(groups.items()):
                 stack = _identifier(
@@ -397,12 +398,24 @@ class _Planner:
 
     # --- what is left ---
 
+    def wanted(self, by_kind: Mapping[str, list[Row]], blocks: dict[str, Block]) -> set[str]:
+        """Return the masters to make: those in use, and others that could be of use."""
+        names = {m for block in blocks.values() for m in (block.bias, block.dark, block.flat) if m}
+        if self.plan.masters == "all":
+            lights = by_kind.get("light", [])
+            modes = {_mode(row) for row in lights}
+            instruments = {row["instrument"] for row in lights}
+            for master in self.masters.values():
+                mode = tuple(master.key[name] for name in _MODE)
+                if mode in modes or master.key["instrument"] not in instruments:
+                    names.add(master.id)
+        return names | {parent for name in names for parent in self.parents(name)}
+
     def unused(
         self, by_kind: Mapping[str, list[Row]], blocks: dict[str, Block]
     ) -> tuple[Outcome, ...]:
         """Return an outcome for every calibration frame that goes into no master in use."""
-        wanted = {m for block in blocks.values() for m in (block.bias, block.dark, block.flat) if m}
-        wanted |= {parent for name in wanted for parent in self.parents(name)}
+        wanted = self.wanted(by_kind, blocks)
         taken = {frame for name in wanted for frame in self.masters[name].frames}
         lights = by_kind.get("light", [])
         out = []
@@ -459,7 +472,8 @@ def _identifier(parts: Sequence[Any], key: object) -> str:
     """Return readable parts, and a hash of everything that makes the thing what it is."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:8]
     words = [str(part)[:24] for part in parts if part]
-    return "-".join([*words, digest])
+    # A name must not look like a hidden file or an option, whatever a target is called.
+    return "-".join([*words, digest]).lstrip(".-")
 
 
 def _days(night: str, other: str) -> int:

@@ -103,6 +103,8 @@ def fingerprint(script: str) -> str:
         if key in seen:
             continue
         seen[key] = path.read_bytes()
+        for asset in sorted((path.parent / "templates").glob("*")):
+            seen[asset.relative_to(_PACKAGE).as_posix()] = asset.read_bytes()
         todo += [found for name in _imports(seen[key]) if (found := _module_file(name))]
     total = hashlib.sha256()
     for key in sorted(seen):

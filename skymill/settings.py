@@ -47,6 +47,20 @@ class Ingest(_Model):
     """Follow symbolic links that lead out of the raw folder."""
     checksum: Literal["reject", "flag"] = "reject"
     """What to do with a file whose CHECKSUM or DATASUM card is wrong."""
+    max_cards: Annotated[int, Field(ge=100)] = 10000
+    """Headers with more cards are flagged."""
+    min_side_px: Annotated[int, Field(ge=2)] = 16
+    """Images with a shorter side are rejected (px)."""
+    settle_s: NonNegative = 0.0
+    """A cut file younger than this is taken for one that is still being written (s)."""
+    bias_max_exposure_s: NonNegative = 1.0
+    """A bias frame with a longer exposure is rejected (s)."""
+    temperature_tolerance_k: Positive = 3.0
+    """Detector temperature further from its set point than this is flagged (K)."""
+    dead_area_reject: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Frames with a larger dead fraction are rejected; from 2 % they are flagged."""
+    unused_overrides: Literal["error", "warn"] = "error"
+    """What to do about an override that matches no file."""
 
 
 class Plan(_Model):
@@ -56,6 +70,8 @@ class Plan(_Model):
     """Frames of one block, that is of one job."""
     block_max_mpix: Positive = 1000
     """Megapixels of one block."""
+    masters: Literal["all", "needed"] = "all"
+    """Make all masters that the light frames' modes could use, or only those in use."""
     master_window_days: NonNegative = 3
     """A master may be this many nights away from the light frames."""
     temperature_tolerance_k: Positive = 2.0
@@ -65,7 +81,7 @@ class Plan(_Model):
     field_radius_deg: Positive = 0.2
     """Pointings of one target closer than this are one field (degree)."""
     epoch: Literal["all", "night"] = "all"
-    """What goes into one stack: all frames of a field and filter, or those of one night."""
+    """Stacks of all frames of a field and filter, or also one for each night."""
     max_groups: Annotated[int, Field(ge=1)] = 20000
     """More blocks than this is taken for a mistake."""
 
@@ -126,6 +142,8 @@ class MasterFlat(_Combine):
 
     bias_first: bool = True
     """Subtract the bias from each flat; otherwise from the combined flat, as IRAF users do."""
+    missing_bias: Policy = "require"
+    """Without a bias: make no flat, make it and say so, or make it silently."""
     scale: Literal["median", "mode", "mean"] = "median"
     """Level that a flat is divided by before combining."""
     saturation_fraction: Fraction = 0.9
@@ -165,8 +183,9 @@ class Mask(_Model):
     """Laplacian threshold for cosmic rays (sigma)."""
     sigfrac: Fraction = 0.3
     """Fraction of the threshold for neighbours of a cosmic ray."""
-    objlim: Positive = 5.0
-    """Contrast between Laplacian and fine structure that a cosmic ray must exceed."""
+    objlim: Positive = 6.0
+    """Contrast between Laplacian and fine structure that a cosmic ray must exceed; at 6 at most
+    one star core in a thousand is taken for a hit from FWHM 2 px on."""
     niter: Annotated[int, Field(ge=1, le=10)] = 4
     """Iterations."""
     grow_saturated_px: Annotated[int, Field(ge=0, le=50)] = 1
@@ -202,8 +221,9 @@ class BackgroundSettings(_Model):
 class Sources(_Model):
     """Detection and measurement on single frames."""
 
-    threshold_sigma: Positive = 4.0
-    """Detection threshold (sigma of the filtered image)."""
+    threshold_sigma: Positive = 4.5
+    """Detection threshold (sigma of the filtered image); at 4.5 ten megapixels of noise show
+    about one source."""
     minimum_area_px: Annotated[int, Field(ge=1)] = 4
     """Fewest connected pixels of a source."""
     deblend_contrast: Fraction = 0.005
@@ -216,6 +236,8 @@ class Sources(_Model):
     """Fewer sources flag the frame FEW_STARS."""
     max_sources: Annotated[int, Field(ge=1)] = 50000
     """The brightest sources kept per frame."""
+    trailed_ellipticity: Fraction = 0.4
+    """A larger median ellipticity of the stars flags the frame TRAILED."""
 
 
 class ReferenceFrames(_Model):
@@ -225,6 +247,14 @@ class ReferenceFrames(_Model):
     """Fewest stars of a reference frame."""
     max_stars: Annotated[int, Field(ge=3)] = 5000
     """The brightest stars kept."""
+    weight_stars: NonNegative = 1.0
+    """Weight of the number of stars in the score (per factor of two)."""
+    weight_seeing: NonNegative = 1.0
+    """Weight of the seeing (per factor of two)."""
+    weight_depth: NonNegative = 1.0
+    """Weight of the faintest flux that stands out of the sky (per factor of two)."""
+    weight_shape: NonNegative = 0.5
+    """Weight of the ellipticity (per 0.1)."""
 
 
 class Astrometry(_Model):
@@ -239,7 +269,21 @@ class Astrometry(_Model):
     max_rms_px: Positive = 1.0
     """A solution with larger residuals is refused (px)."""
     max_sip_order: Annotated[int, Field(ge=1, le=5)] = 3
-    """Highest order of the fitted distortion."""
+    """Highest order of the fitted distortion; 1 is none."""
+    max_scale_error: Annotated[float, Field(ge=0, le=0.3)] = 0.05
+    """Largest relative error of the header's pixel scale."""
+    max_false_matches: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
+    """A match as good as chance gives this many times is refused."""
+    mirrored: bool = True
+    """Try mirror images, too."""
+    catalog_error_arcsec: Positive = 0.2
+    """Position error of catalogue stars per axis (arcsec)."""
+    max_mag_scatter: Positive = 1.0
+    """A match whose magnitudes scatter more is refused (mag)."""
+    independent_matches: Annotated[int, Field(ge=2)] = 20
+    """With fewer catalogue stars a frame is aligned to its reference frame instead."""
+    pixel_scale_arcsec: Positive | None = None
+    """Pixel scale of frames without world coordinates, to start from their pointing (arcsec)."""
 
 
 class Photcal(_Model):
@@ -259,6 +303,17 @@ class Photcal(_Model):
     """Frames with less throughput than this are flagged CLOUDY."""
     depth_apertures: Annotated[int, Field(ge=50)] = 1000
     """Random empty apertures for the depth."""
+    expected_scatter_mag: NonNegative = 0.03
+    """Scatter expected of good stars beyond their errors; counts as four more stars (mag)."""
+    minimum_snr: Positive = 20.0
+    """Fainter stars are not compared."""
+    match_radius_arcsec: Positive = 2.0
+    """Distance within which a star is that of the catalogue (arcsec)."""
+    match_radius_px: Positive = 2.0
+    """Distance within which a star is that of the reference frame (px)."""
+    contamination: Fraction = 0.02
+    """Stars with a brighter neighbour (fraction of their flux) within the large aperture are
+    not compared."""
 
 
 class Stack(_Model):
@@ -274,14 +329,22 @@ class Stack(_Model):
     """Rejection threshold in sigma of the noise model."""
     structure_tolerance: NonNegative = 0.3
     """Tolerance for seeing changes, as a fraction of the local structure."""
+    grow_sigma: Positive = 2.5
+    """Rejection threshold beside a rejected pixel (sigma)."""
+    seeing_exponent: NonNegative = 1.0
+    """Weights are multiplied by FWHM to the minus this power."""
     pixel_scale_arcsec: Positive | None = None
     """Pixel scale of the grid; by default that of the frames."""
+    orientation: Literal["frame", "north"] = "frame"
+    """Axes of the grid along those of the reference frame, or north up."""
     max_mpix: Positive = 400
     """Largest grid (megapixels)."""
     max_fwhm_ratio: Positive = 3.0
     """Frames with a FWHM above this multiple of the median are left out."""
     minimum_throughput: Fraction = 0.1
     """Frames with less throughput are left out."""
+    max_clipped_fraction: Fraction = 0.01
+    """Frames of which more pixels are clipped are flagged CLIPPED_MUCH."""
     memory_mb: Positive = 1500
     """Memory for resampled frames (MB)."""
 
@@ -297,6 +360,14 @@ class Catalog(_Model):
     """Contrast for separating touching sources."""
     max_sources: Annotated[int, Field(ge=1)] = 100000
     """The brightest sources kept."""
+    aperture_fwhm: Positive = 1.25
+    """Radius of the main aperture in FWHM of the stack."""
+    total_aperture_fwhm: Positive = 4.0
+    """Radius of the aperture for total fluxes in FWHM of the stack."""
+    box_size_px: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Mesh of the residual background (px)."""
+    source_sigma: Positive = 3.0
+    """Pixels above this many true sigma are masked as sources in the background."""
 
 
 class Photometry(_Model):
@@ -334,6 +405,8 @@ class Lightcurves(_Model):
     """Fewer frames make no light curve."""
     reject_chi2: Positive = 4.0
     """Comparison stars with a larger reduced chi-square are dropped."""
+    match_radius_px: Positive = 2.0
+    """Sources of two filters closer than this are one (px of the grid)."""
 
 
 class Report(_Model):

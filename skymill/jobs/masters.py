@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from skymill import io, provenance
-from skymill.errors import Outcome, Result, ScienceFailure, StepFailed
+from skymill.errors import Outcome, Result, StepFailed
 from skymill.frame import Master
 from skymill.io_raw import read_raw
-from skymill.steps.masters_common import MasterProduct, RawInput
+from skymill.steps.masters_common import MasterFailed, MasterProduct, RawInput
 
 __all__ = ["load_master", "make_master"]
 
@@ -73,43 +73,18 @@ def make_master(
     cards = provenance.cards(step, code=code, settings=settings, inputs=origin)
     try:
         result = combine(frames, **corrections, **settings)
-    except ScienceFailure as failure:
-        said = failure.numbers.pop("outcomes", [])
-        every = _complete(step, rows, said, failure)
+    except MasterFailed as failure:
+        every = failure.outcomes
         whole = Outcome.from_failure(name, step, failure)
         io.write_placeholder(master, cards, whole)
-        _log.warning("%s failed: %s %s", name, failure.code, failure.message)
     else:
         header = result.value.master.header.copy()
         header["MASTERID"] = (name, "name of this master")
         io.write_master(master, result.value.master.replace(header=header), cards)
-        every = list(result.value.outcomes)
+        every = result.value.outcomes
         whole = Outcome.from_result(name, step, result)
-        _log.info("%s %s n=%d %s", name, whole.status, len(rows), whole.numbers)
+    _log.info("%s %s %s %s", name, whole.status, whole.code, whole.message)
     io.write_outcomes(outcomes, [*sorted(every, key=lambda item: item.frame_id), whole])
-
-
-def _complete(
-    step: str,
-    rows: Sequence[Mapping[str, Any]],
-    said: Sequence[Outcome],
-    failure: ScienceFailure,
-) -> list[Outcome]:
-    """Return an outcome for every input of a master that could not be made."""
-    known = {outcome.frame_id: outcome for outcome in said if not outcome.usable}
-    return [
-        known.get(
-            str(row["frame_id"]),
-            Outcome(
-                str(row["frame_id"]),
-                step,
-                "blocked",
-                failure.code,
-                f"the master could not be made: {failure.message}",
-            ),
-        )
-        for row in rows
-    ]
 
 
 def load_master(inputs: Mapping[str, Any], kind: str) -> Master | None:

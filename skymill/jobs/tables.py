@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from astropy.table import Table
 
-__all__ = ["by_frame", "records", "stacked"]
+__all__ = ["by_frame", "from_records", "records", "stacked"]
 
 
 def stacked(found: Mapping[str, Table], empty: Table) -> Table:
@@ -61,3 +61,36 @@ def records(table: Table) -> dict[str, dict[str, Any]]:
             for name, value in values.items()
         }
     return out
+
+
+def from_records(
+    items: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, tuple[str, str | None, str]],
+    defaults: Mapping[str, Any],
+) -> Table:
+    """Return a table with one row an item.
+
+    Parameters
+    ----------
+    items : sequence of dict
+        Values by column; what is missing or None is NaN, 0 or empty.
+    columns : mapping
+        Column to (type, unit, description).
+    defaults : mapping
+        Values for what is missing, where these are not right.
+
+    Returns
+    -------
+    Table
+    """
+    from astropy.table import Column, Table
+
+    unknown: dict[str, Any] = {"U": "", "i8": 0, "f8": np.nan}
+    out = []
+    for name, (kind, unit, description) in columns.items():
+        default = defaults.get(name, unknown[kind])
+        values = [item.get(name) for item in items]
+        values = [default if value is None else value for value in values]
+        data = np.array(values, dtype=str if kind == "U" else kind)
+        out.append(Column(data, name=name, unit=unit, description=description))
+    return Table(out)

@@ -94,6 +94,20 @@ def test_a_missing_flat_is_said_with_what_is_there():
     assert "no flat in filter V, only in ['R']" in only(todo.blocks).missing["flat"]
 
 
+def test_masters_that_no_light_needs_are_made_unless_told_otherwise():
+    rows = [*night(), *[row("flat", filter="V") for _ in range(3)], row("light")]
+    assert len(plan(rows).masters) == 4
+    needed = plan(rows, plan={"masters": "needed"})
+    assert len(needed.masters) == 3
+    assert {o.code for o in needed.outcomes} == {"UNUSED_CALIBRATION"}
+
+
+def test_calibrations_alone_make_masters():
+    todo = plan(night())
+    assert len(todo.masters) == 3
+    assert not todo.blocks
+
+
 def test_flats_of_a_filter_that_no_light_needs_are_not_made():
     decoy = row("flat", filter="V")
     todo = plan([*night(), decoy, row("light")])
@@ -180,10 +194,11 @@ def test_pointings_apart_are_fields_apart_across_zero_hours():
     assert sorted(sum(len(todo.blocks[b].frames) for b in f.blocks) for f in todo.fields.values()) == [1, 2]
 
 
-def test_epoch_night_makes_a_stack_a_night():
+def test_epoch_night_makes_a_stack_a_night_beside_that_of_all():
     rows = [*night(), *night("2026-01-11"), row("light"), row("light", night="2026-01-11")]
     assert len(plan(rows).stacks) == 1
-    assert len(plan(rows, plan={"epoch": "night"}).stacks) == 2
+    stacks = plan(rows, plan={"epoch": "night"}).stacks.values()
+    assert sorted(s.epoch for s in stacks) == ["2026-01-10", "2026-01-11", "all"]
 
 
 def test_rejected_rows_are_left_out():

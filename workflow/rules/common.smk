@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from skymill.errors import ConfigError
+from skymill.instruments import load_instrument
 from skymill.plan import make_plan
 from skymill.provenance import fingerprint
 from skymill.settings import validate_settings
@@ -35,7 +36,7 @@ def plan():
     if not HAS_SHEET:
         checkpoints.ingest.get()
     try:
-        return make_plan(read_sheet(SHEET), SETTINGS)
+        return make_plan(read_sheet(Path(SHEET)), SETTINGS)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
@@ -76,17 +77,28 @@ def field_of(wildcards):
     ]
 
 
+def instrument_of(wildcards):
+    """Return what a job needs of the instrument file beyond the sheet."""
+    name = SETTINGS.instrument or block_of(wildcards).instrument
+    instrument = load_instrument(name)
+    return {"wcs": instrument.wcs.policy, "remove": list(instrument.remove)}
+
+
 def stack_of(wildcards):
     return plan().stacks[wildcards.stack]
 
 
 def stack_of_block(wildcards):
-    """Return the stack that a block goes into."""
+    """Return the stack of all epochs that a block goes into."""
     return next(
-        stack
-        for stack in (plan().stacks[name] for name in field_of(wildcards).stacks)
-        if wildcards.block in stack.blocks
+        stack for stack in deep_stacks(wildcards) if wildcards.block in stack.blocks
     )
+
+
+def deep_stacks(wildcards):
+    """Return the stacks of all epochs of a field, one a filter."""
+    stacks = (plan().stacks[name] for name in field_of(wildcards).stacks)
+    return [stack for stack in stacks if stack.epoch == "all"]
 
 
 def master_files(item):

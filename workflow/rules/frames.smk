@@ -19,6 +19,7 @@ rule calibrate:
         raw=SETTINGS.raw,
         rows=rows("block"),
         missing=lambda wildcards: block_of(wildcards).missing,
+        instrument=lambda wildcards: instrument_of(wildcards),
         settings=settings("calibrate"),
         code=code("calibrate"),
     message:
@@ -173,6 +174,7 @@ rule astrometry:
 rule photcal:
     input:
         sources="results/sources/{block}.parquet",
+        sources_outcomes="results/outcomes/sources/{block}.csv",
         calibrated="results/calibrated/{block}",
         masks="results/mask/{block}",
         backgrounds="results/background/{block}",

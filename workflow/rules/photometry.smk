@@ -41,18 +41,20 @@ rule lightcurves:
             f"results/photcal/{name}.parquet" for name in field_of(wildcards).blocks
         ],
         catalogs=lambda wildcards: [
-            f"results/catalog/{name}.parquet" for name in field_of(wildcards).stacks
+            f"results/catalog/{stack.id}.parquet" for stack in deep_stacks(wildcards)
         ],
         upstream=lambda wildcards: outcomes(
             "photometry", field_of(wildcards).blocks
         ),
     output:
-        table=report(
+        points=report(
             "results/lightcurves/{field}.parquet",
             caption="../report/lightcurves.rst",
             category="Light curves",
         ),
-        statistics="results/lightcurves/{field}.statistics.parquet",
+        statistics="results/lightcurves/statistics/{field}.parquet",
+        sources="results/lightcurves/sources/{field}.parquet",
+        frames="results/lightcurves/frames/{field}.parquet",
         outcomes="results/outcomes/lightcurves/{field}.csv",
     log:
         "logs/lightcurves/{field}.log",
@@ -68,6 +70,7 @@ rule lightcurves:
             for name in field_of(wildcards).blocks
             for frame in plan().blocks[name].frames
         ),
+        filters=lambda wildcards: [stack.filter for stack in deep_stacks(wildcards)],
         settings=settings("lightcurves"),
         code=code("lightcurves"),
     message:

@@ -31,6 +31,10 @@ rule report:
     conda:
         ENV
     params:
+        planned=lambda wildcards: sorted(
+            [*plan().masters, *plan().blocks, *plan().stacks, *plan().fields]
+        ),
+        all_settings=SETTINGS.model_dump(mode="json"),
         settings=settings("report"),
         code=code("report"),
     message:

@@ -1,0 +1,1 @@
+"""Accuracy and speed of skymill, measured and written as tables."""

@@ -1,0 +1,101 @@
+"""The speed table: whole processes first, single steps as explanation.
+
+``make bench`` prints it and writes ``build/bench.json``. The machine is shared, so the
+figures are CPU seconds (user and system, children included), and ratios against a peer
+of the same run where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from bench.runs import BUILD, Figure, project, publish, skymill
+from skymill.simulate import NightConfig, simulate_night
+
+#: Steps that work on single frames: their cost is that of a frame.
+FRAME_STEPS = (
+    "calibrate",
+    "mask",
+    "background",
+    "sources",
+    "astrometry",
+    "photcal",
+    "stack",
+    "photometry",
+)
+
+
+def night_2k(n_light: int) -> NightConfig:
+    """Return a night of 2048 x 2048 px frames with 3000 stars."""
+    return NightConfig(
+        seed=40,
+        shape=(2048, 2048),
+        n_bias=5,
+        n_dark=3,
+        n_flat=5,
+        n_light=n_light,
+        n_stars=3000,
+        wcs="offset",
+        cosmic_rate_mpx_s=2.4,
+    )
+
+
+def chain(folder: Path, n_light: int) -> list[Figure]:
+    """Run the whole chain once and tell what it cost, by step."""
+    night = folder / "night"
+    config = night_2k(n_light)
+    stamp = night / "bench.json"
+    wanted = config.model_dump_json()
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(night, ignore_errors=True)
+        simulate_night(night, config)
+        stamp.write_text(wanted, encoding="utf-8")
+    place = project(
+        folder / "project", night / "raw", reference=night / "truth" / "reference.csv"
+    )
+    skymill("ingest", "-d", place)
+    cost = skymill("run", "-d", place, "--cores", 1)
+    work = step_costs(place / "logs")
+    total = sum(work.values())
+    figures = [
+        Figure("chain_2k_cpu_s_per_frame", sum(work[s] for s in FRAME_STEPS) / n_light, "",
+               "CPU s", n_light, "calibrate to photometry of one 2048 x 2048 px frame, one core"),
+        Figure("orchestration_share_40x2k", 1 - total / cost.cpu_s, "< 0.10", "", n_light,
+               "share of the run's CPU outside the work of the steps: Snakemake, interpreters, "
+               "imports"),
+        Figure("run_40x2k_cpu_s", cost.cpu_s, "", "CPU s", 1, "skymill run with a sheet, 1 core"),
+        Figure("run_40x2k_wall_s", cost.wall_s, "", "s", 1, "the same, wall clock"),
+    ]  # fmt: skip
+    for step in sorted(work):
+        n = n_light if step in FRAME_STEPS else 1
+        figures.append(
+            Figure(f"step_{step}_cpu_s", work[step] / n, "", "CPU s", n,
+                   "per frame" if step in FRAME_STEPS else "per run")
+        )  # fmt: skip
+    return figures
+
+
+def step_costs(logs: Path) -> dict[str, float]:
+    """Return the CPU seconds of the work of each step, from the logs of the jobs."""
+    costs: dict[str, float] = defaultdict(float)
+    for path in sorted(logs.glob("*/*.log")):
+        found = re.findall(r"cpu_s=([\d.]+)", path.read_text(encoding="utf-8"))
+        if found:
+            costs[path.parent.name] += float(found[-1])
+    return dict(costs)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=40, help="light frames of the 2k night")
+    arguments = parser.parse_args()
+    publish(chain(BUILD / "bench" / "chain", arguments.frames), BUILD / "bench.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Real nights, run as a user would: what is known of them against what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.runs import SHARED, Figure, project, skymill
+from skymill.io import read_outcomes, read_table
+
+#: What a user writes for the SBIG night, whose headers say neither kind nor target.
+SBIG_OVERRIDES = """\
+- files: "bias*"
+  set: {kind: bias}
+- files: "[bgr][0-9]*"
+  set: {kind: flat}
+- files: "alpind_*"
+  set: {kind: light, object: alpha Indi}
+- files: "std_*"
+  set: {kind: light, object: standards}
+"""
+
+
+def figures(folder: Path) -> list[Figure]:
+    """Reduce the real nights that are at hand."""
+    if not SHARED.exists():
+        print("real nights: not at hand (set SKYMILL_SHARED to their folder)")
+        return []
+    return [*_nickel(folder / "nickel"), *_lowell42(folder / "lowell42"), *_sbig(folder / "sbig")]
+
+
+def _master_numbers(place: Path, step: str) -> list[dict[str, Any]]:
+    """Return the figures of every master of a kind."""
+    tables = sorted((place / "results" / "outcomes" / step).glob("*.csv"))
+    return [read_outcomes(table)[-1].numbers for table in tables]
+
+
+def _detector(place: Path, name: str, expected: tuple[str, str]) -> list[Figure]:
+    gains = [n["gain_e_adu"] for n in _master_numbers(place, "master_flat") if n.get("gain_e_adu")]
+    noise = [n["read_noise_adu"] for n in _master_numbers(place, "master_bias")]
+    gain = float(np.median(gains))
+    return [
+        Figure(f"{name}_gain", gain, expected[0], "electron/adu", len(gains),
+               "median over the flats of each filter, measured from pairs"),
+        Figure(f"{name}_read_noise", float(np.median(noise)) * gain, expected[1], "electron",
+               len(noise), "measured from bias pairs, with the measured gain"),
+    ]  # fmt: skip
+
+
+def _nickel(folder: Path) -> list[Figure]:
+    place = project(
+        folder,
+        SHARED / "nickel",
+        instrument="nickel",
+        reference=SHARED / "landolt" / "landolt.csv",
+    )
+    skymill("run", "-d", place)
+    zero, scatter, rejected = [], [], []
+    for path in sorted((place / "results" / "photcal").glob("*.parquet")):
+        for row in read_table(path):
+            if row["solution"] == "absolute":
+                zero.append(float(row["zp_adu"]))
+                scatter.append(float(row["zp_scatter"]))
+    for path in sorted((place / "results" / "outcomes" / "photcal").glob("*.csv")):
+        rejected += [str(o.numbers.get("rejected", "")) for o in read_outcomes(path)]
+    named = "; ".join(text for text in rejected if text)
+    return [
+        *_detector(place, "nickel", ("1.8", "10-10.7")),
+        Figure("nickel_zp_v", float(np.mean(zero)), "22.81", "mag", len(zero),
+               "V zero point of 1 ADU/s, mean of the Landolt fields; per frame "
+               + ", ".join(f"{z:.3f}" for z in zero)),
+        Figure("nickel_zp_scatter", float(np.mean(scatter)), "0.04", "mag", len(scatter),
+               f"scatter between the stars of a frame; rejected: {named or 'none'}"),
+    ]  # fmt: skip
+
+
+def _lowell42(folder: Path) -> list[Figure]:
+    place = project(folder, SHARED / "lowell42", instrument="lowell42")
+    skymill("run", "-d", place)
+    (path,) = sorted((place / "results" / "lightcurves" / "statistics").glob("*.parquet"))
+    stars = read_table(path)
+    comparisons = stars[stars["comparison"]]
+    bright = comparisons[comparisons["expected_mmag"] < 5]
+    codes = {o.code for t in sorted((place / "results" / "outcomes").glob("master_*/*.csv"))
+             for o in read_outcomes(t)}  # fmt: skip
+    warned = {"GAIN_SUSPECT", "READ_NOISE_SUSPECT"} <= set(";".join(codes).split(";"))
+    stacks = sorted((place / "results" / "outcomes" / "stack").glob("*.csv"))
+    used = sum(o.usable for o in read_outcomes(stacks[0])[:-1])
+    return [
+        *_detector(place, "lowell42", ("3.65-3.69", "4.3")),
+        Figure("lowell42_gain_warning", float(warned), "1", "", 1,
+               "gain and read noise of the header are contradicted loudly"),
+        Figure("lowell42_scatter_mmag", float(np.median(comparisons["rms_mmag"])), "7.4", "mmag",
+               len(comparisons), "median scatter of the comparison stars over the night"),
+        Figure("lowell42_bright_scatter_mmag", float(np.median(bright["rms_mmag"])), "", "mmag",
+               len(bright), "the same for those that photon noise lets be better than 5 mmag"),
+        Figure("lowell42_frames_stacked", float(used), "24", "", 24, "light frames in the stack"),
+    ]  # fmt: skip
+
+
+def _sbig(folder: Path) -> list[Figure]:
+    place = project(folder, SHARED / "sbig", instrument="sbig_st7")
+    (place / "config" / "overrides.yaml").write_text(SBIG_OVERRIDES, encoding="utf-8")
+    skymill("run", "-d", place)
+    masters = sorted((place / "results" / "masters").glob("flat-*.fits"))
+    reduced = sorted((place / "results" / "calibrated").glob("*/std_*.fits"))
+    errors = [
+        o.numbers["err_ratio"]
+        for table in sorted((place / "results" / "outcomes" / "background").glob("*.csv"))
+        for o in read_outcomes(table)
+        if o.usable
+    ]
+    return [
+        *_detector(place, "sbig", ("2.62-2.69", "20")),
+        Figure("sbig_flat_masters", float(len(masters)), "3", "", len(masters),
+               "master flats: "
+               + ", ".join(m.stem for m in masters)),
+        Figure("sbig_standards_reduced", float(len(reduced)), "31", "", 31,
+               "standard-star frames calibrated"),
+        Figure("sbig_err_ratio", float(np.median(errors)), "1", "", len(errors),
+               "measured over propagated background noise, median of the frames"),
+    ]  # fmt: skip

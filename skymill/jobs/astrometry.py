@@ -1,0 +1,109 @@
+"""Rule astrometry: where the frames of a block point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skymill import io, provenance
+from skymill.block import run_block
+from skymill.catalogs import read_catalog
+from skymill.errors import Result
+from skymill.jobs.frames import frame_file
+from skymill.jobs.tables import by_frame, from_records
+from skymill.steps.astrometry import astrometry
+from skymill.steps.sources import empty_sources_table
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = ["astrometry_block", "reference_solution"]
+
+#: Columns of the table: type, unit, description.
+_COLUMNS: dict[str, tuple[str, str | None, str]] = {
+    "frame_id": ("U", None, "frame"),
+    "solution": ("U", None, "absolute, header, relative or none"),
+    "method": ("U", None, "how the solution was found"),
+    "reference": ("U", None, "catalogue or frame that it refers to"),
+    "n_match": ("i8", None, "stars matched"),
+    "rms_px": ("f8", "pix", "residual of the matched stars, per axis"),
+    "rms_arcsec": ("f8", "arcsec", "residual of the matched stars, per axis"),
+    "shift_px": ("f8", "pix", "shift from where the frame was expected"),
+    "rotation_deg": ("f8", "deg", "rotation from what was expected"),
+    "scale_arcsec_px": ("f8", "arcsec / pix", "pixel scale"),
+    "parity": ("f8", None, "sign of the determinant: -1 as on the sky"),
+    "nx": ("i8", "pix", "width of the frame"),
+    "ny": ("i8", "pix", "height of the frame"),
+    "wcs": ("U", None, "world coordinates as FITS cards"),
+}
+
+
+def astrometry_block(
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    sources: str | Path,
+    calibrated: str | Path,
+    reference: str | Path,
+    upstream: str | Path,
+    catalog: Sequence[str],
+    table: str | Path,
+    outcomes: str | Path,
+    settings: Mapping[str, Any],
+    code: str,
+) -> None:
+    """Solve the frames of a block.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Sheet rows of the frames.
+    sources, calibrated : str or Path
+        Table of sources and folder of the calibrated frames (for the header's WCS).
+    reference : str or Path
+        Reference frames of the field.
+    upstream : str or Path
+        Outcomes of ``sources``.
+    catalog : sequence of str
+        The reference catalogue, or nothing.
+    table, outcomes : str or Path
+        Table of solutions and table of outcomes to write.
+    settings : mapping
+        Settings of the step.
+    code : str
+        Fingerprint of the code.
+    """
+    found = by_frame(io.read_table(sources))
+    stars = io.read_table(reference)
+    best = reference_solution(stars)
+    known = read_catalog(catalog[0]) if catalog else None
+    empty = empty_sources_table()
+
+    def work(row: Mapping[str, Any]) -> Result[dict[str, Any]]:
+        name = str(row["frame_id"])
+        wcs, shape = io.read_geometry(frame_file(calibrated, name))
+        mine = found.get(name, empty)
+        is_best = best is not None and best["frame_id"] == name
+        lists = None if is_best or best is None else stars
+        result = astrometry(
+            mine, row, wcs, shape, lists, None if is_best else best, known, **settings
+        )
+        value = {**result.value, "ny": shape[0], "nx": shape[1]}
+        return Result(value, result.flags, result.numbers)
+
+    solved = run_block("astrometry", rows, work, outcomes=outcomes, upstream=[upstream])
+    inputs = {f"sources/{Path(sources).stem}": io.file_digest(sources)}
+    inputs |= {f"reference_frames/{Path(reference).stem}": io.file_digest(reference)}
+    inputs |= {f"catalog/{Path(path).name}": io.file_digest(path) for path in catalog}
+    facts = provenance.facts("astrometry", code=code, settings=settings, inputs=inputs)
+    everyone = [solved.get(str(r["frame_id"]), {"frame_id": r["frame_id"]}) for r in rows]
+    io.write_table(table, from_records(everyone, _COLUMNS, {"solution": "none"}), facts)
+
+
+def reference_solution(stars: Table) -> dict[str, Any] | None:
+    """Return the solution of the field's best frame, or None if it has none."""
+    for name, item in stars.meta.get("frames", {}).items():
+        solution = stars.meta.get("solutions", {}).get(name, {"solution": "none"})
+        if item["best"] and solution["solution"] != "none":
+            return dict(solution)
+    return None

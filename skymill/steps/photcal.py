@@ -1,0 +1,452 @@
+"""How bright: zero point, throughput, seeing and depth of one frame.
+
+With a catalogue ``zp_i = m_catalogue + 2.5 log10(flux_total / exposure)`` for each star;
+the zero point is their robust weighted mean, with an intrinsic scatter ``eps`` that
+restricted maximum likelihood finds beside the errors. Three numbers are kept apart: the
+statistical error of the mean, the scatter of single stars, and a systematic floor.
+Without a catalogue the throughput against the reference frame of the same filter is all
+that is known; it is measured in any case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skymill.depth import measure_depth
+from skymill.errors import Result
+from skymill.matching import mutual_pairs
+from skymill.steps.sources import SourceFlag
+from skymill.wcsmath import pixel_to_sky, sky_to_pixel, wcs_from_text
+from skymill.zeropoint import Offset, robust_offset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from astropy.table import Table
+    from astropy.wcs import WCS
+    from numpy.typing import NDArray
+
+    from skymill.catalogs import RefCatalog
+    from skymill.frame import Background, Frame
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["photcal"]
+
+_NAN = float("nan")
+
+#: Year and modified Julian date of J2000.
+_J2000 = (2000.0, 51544.5)
+
+#: Sources whose total flux is not that of a star.
+_UNUSABLE = SourceFlag.unusable() | SourceFlag.NO_LOCAL_SKY
+
+#: Names of rejected stars that are listed.
+_LISTED = 30
+
+
+#: Figures that the outcome repeats.
+_REPORTED = (
+    *("zp", "zp_err", "zp_scatter", "zp_adu", "throughput", "throughput_err"),
+    *("fwhm_px", "fwhm_arcsec", "depth_mag", "depth_flux_e"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bright:
+    """Stars of a frame that can be compared: position, magnitude of the rate, its error."""
+
+    xy: Floats
+    mag: Floats
+    err: Floats
+    flux: Floats
+
+
+def photcal(
+    sources: Table,
+    row: Mapping[str, Any],
+    *,
+    solution: Mapping[str, Any] | None,
+    catalog: RefCatalog | None = None,
+    reference: Table | None = None,
+    reference_solution: Mapping[str, Any] | None = None,
+    frame: Frame | None = None,
+    background: Background | None = None,
+    measured: Mapping[str, Any] | None = None,
+    bands: Mapping[str, str] | None = None,
+    minimum_stars: int = 3,
+    clip_sigma: float = 4.0,
+    floor_mag: float = 0.01,
+    expected_scatter_mag: float = 0.03,
+    catalog_error_mag: float = 0.01,
+    cloudy_throughput: float = 0.7,
+    depth_apertures: int = 1000,
+    minimum_snr: float = 20.0,
+    match_radius_arcsec: float = 2.0,
+    match_radius_px: float = 2.0,
+    contamination: float = 0.02,
+) -> Result[dict[str, Any]]:
+    """Calibrate the fluxes of one frame.
+
+    Parameters
+    ----------
+    sources : astropy.table.Table
+        Sources of the frame: x, y, flux, flux_err, flux_total, flux_total_err, flags.
+    row : mapping
+        Its row of the sheet: frame_id, filter, exptime_s, mjd_mid, airmass, gain_e_adu.
+    solution : mapping or None
+        What astrometry returned for the frame.
+    catalog : RefCatalog or None
+        Local reference catalogue.
+    reference : astropy.table.Table or None
+        Reference lists of the field with their ``meta["frames"]``.
+    reference_solution : mapping or None
+        What astrometry returned for the reference frame of this filter.
+    frame, background : Frame and Background or None
+        Calibrated frame with its final mask, and its background, for the depth.
+    measured : mapping or None
+        Figures of the sources step: fwhm_px, ellipticity, sky_e, r_main_px, r_total_px.
+    bands : mapping or None
+        Filter to catalogue band; by default the same name.
+    minimum_stars : int
+        Fewest stars of a zero point.
+    clip_sigma, expected_scatter_mag
+        See `skymill.zeropoint.robust_offset`.
+    floor_mag : float
+        Systematic floor of the zero point.
+    catalog_error_mag : float
+        Error of catalogue stars that come without one.
+    cloudy_throughput : float
+        Less throughput flags the frame CLOUDY.
+    depth_apertures : int
+        Random empty apertures.
+    minimum_snr : float
+        Fainter stars are not used.
+    match_radius_arcsec, match_radius_px : float
+        Distance within which a star is the catalogue's (the reference frame's).
+    contamination : float
+        Stars with a neighbour of more than this fraction of their flux within the large
+        aperture are not used.
+
+    Returns
+    -------
+    Result of dict
+        frame_id, solution, zp, zp_err, zp_scatter, zp_floor, n_stars, n_rejected, zp_adu,
+        throughput, throughput_err, fwhm_px, fwhm_arcsec, ellipticity, sky_e, depth_mag,
+        depth_flux_e, airmass, band, mjd_mid, exptime_s. Unknown figures are NaN.
+    """
+    use = _Use(
+        dict(bands or {}),
+        minimum_stars,
+        clip_sigma,
+        expected_scatter_mag,
+        catalog_error_mag,
+        match_radius_arcsec,
+        match_radius_px,
+    )
+    about = dict(measured or {})
+    out = _blank(row, about, solution)
+    flags: list[tuple[str, str]] = []
+    numbers: dict[str, Any] = {}
+    wcs = wcs_from_text(str(solution["wcs"])) if solution and solution.get("wcs") else None
+    stars = _usable(sources, out["exptime_s"], about, minimum_snr, contamination)
+    if catalog is not None:
+        scale = _number(solution.get("scale_arcsec_px")) if solution else _NAN
+        found, why = _compare(stars, _at_time(catalog, row), wcs, scale, row, use)
+        if found is None:
+            flags.append(("NO_ZP", f"{out['frame_id']}: no zero point: {why}"))
+        else:
+            _fill_zero_point(out, numbers, found, floor_mag, row)
+    if reference is not None:
+        _fill_throughput(out, numbers, stars, wcs, row, reference, reference_solution, use)
+    flags += _judge(out, catalog is not None, cloudy_throughput)
+    if frame is not None and background is not None:
+        _fill_depth(out, numbers, sources, frame, background, about, depth_apertures)
+    numbers |= {key: _plain(out[key]) for key in _REPORTED}
+    numbers |= {key: out[key] for key in ("n_stars", "n_rejected", "solution", "band")}
+    return Result(out, tuple(flags), numbers)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """Settings of the comparisons."""
+
+    bands: Mapping[str, str]
+    minimum_stars: int
+    clip_sigma: float
+    expected_scatter_mag: float
+    catalog_error_mag: float
+    match_radius_arcsec: float
+    match_radius_px: float
+
+
+def _blank(
+    row: Mapping[str, Any], about: Mapping[str, Any], solution: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All keys of the row, with what is known before any star is compared."""
+    fwhm = _number(about.get("fwhm_px"))
+    scale = _number(solution.get("scale_arcsec_px")) if solution else _NAN
+    return {
+        "frame_id": str(row["frame_id"]),
+        "solution": "none",
+        "zp": _NAN,
+        "zp_err": _NAN,
+        "zp_scatter": _NAN,
+        "zp_floor": _NAN,
+        "n_stars": 0,
+        "n_rejected": 0,
+        "zp_adu": _NAN,
+        "throughput": _NAN,
+        "throughput_err": _NAN,
+        "fwhm_px": fwhm,
+        "fwhm_arcsec": fwhm * scale,
+        "ellipticity": _number(about.get("ellipticity")),
+        "sky_e": _number(about.get("sky_e")),
+        "depth_mag": _NAN,
+        "depth_flux_e": _NAN,
+        "airmass": _number(row.get("airmass")),
+        "band": "",
+        "mjd_mid": _number(row.get("mjd_mid")),
+        "exptime_s": _number(row.get("exptime_s")),
+    }
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return _NAN
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 6) if np.isfinite(value) else None
+
+
+def _at_time(catalog: RefCatalog, row: Mapping[str, Any]) -> RefCatalog:
+    mjd = _number(row.get("mjd_mid"))
+    if not np.isfinite(mjd):
+        return catalog
+    return catalog.at_epoch(_J2000[0] + (mjd - _J2000[1]) / 365.25)
+
+
+def _usable(
+    sources: Table,
+    exptime_s: float,
+    about: Mapping[str, Any],
+    minimum_snr: float,
+    contamination: float,
+) -> _Bright:
+    """Stars without bad pixels or neighbours, bright enough to compare."""
+    names = ("x", "y", "flux_total", "flux_total_err")
+    x, y, flux, err = (np.asarray(sources[name], dtype=float) for name in names)
+    xy = np.stack([x, y], axis=1)
+    with np.errstate(all="ignore"):
+        good = np.isfinite(xy).all(axis=1) & (flux > 0) & (err > 0) & (flux / err >= minimum_snr)
+        rate = flux / exptime_s
+    good &= np.isfinite(rate)
+    good &= (np.asarray(sources["flags"], dtype=int) & int(_UNUSABLE)) == 0
+    radius = _number(about.get("r_total_px"))
+    if np.isfinite(radius) and good.any():
+        good &= ~_contaminated(xy, flux, radius, contamination)
+    index = np.flatnonzero(good)
+    return _Bright(
+        xy[index],
+        -2.5 * np.log10(rate[index]),
+        1.0857 * err[index] / flux[index],
+        flux[index],
+    )
+
+
+def _contaminated(xy: Floats, flux: Floats, radius: float, limit: float) -> NDArray[np.bool_]:
+    """Say which sources have a neighbour within ``radius`` that disturbs their flux."""
+    from scipy.spatial import cKDTree
+
+    out = np.zeros(len(xy), dtype=bool)
+    good = np.flatnonzero(np.isfinite(xy).all(axis=1) & (flux > 0))
+    pairs = cKDTree(xy[good]).query_pairs(radius, output_type="ndarray")
+    i, j = good[pairs[:, 0]], good[pairs[:, 1]]
+    out[i[flux[j] > limit * flux[i]]] = True
+    out[j[flux[i] > limit * flux[j]]] = True
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """Stars of the catalogue on the frame and their common offset."""
+
+    offset: Offset
+    values: Floats
+    names: NDArray[np.str_]
+    band: str
+
+
+def _compare(  # noqa: PLR0917
+    stars: _Bright,
+    catalog: RefCatalog,
+    wcs: WCS | None,
+    scale: float,
+    row: Mapping[str, Any],
+    use: _Use,
+) -> tuple[_Comparison | None, str]:
+    """Compare with the catalogue; without a result the second item says why."""
+    wanted = use.bands.get(str(row.get("filter") or ""), str(row.get("filter") or ""))
+    band = catalog.find_band(wanted) if wanted else None
+    if band is None:
+        return None, (
+            f"{catalog.label} has no band {wanted!r} for filter {row.get('filter')!r}, it has "
+            f"{', '.join(catalog.bands) or 'none'}; name one in photcal.bands"
+        )
+    if wcs is None or not wcs.has_celestial:
+        return None, "the frame has no sky positions to find catalogue stars by"
+    mag, err = catalog.band(band, use.catalog_error_mag)
+    expected = sky_to_pixel(wcs, catalog.ra, catalog.dec)
+    expected[~np.isfinite(mag)] = np.nan
+    i, j = mutual_pairs(stars.xy, expected, max(use.match_radius_arcsec / scale, 1.0))
+    if len(i) < use.minimum_stars:
+        return None, (
+            f"{len(i)} usable stars of {catalog.label} are on the frame, "
+            f"photcal.minimum_stars is {use.minimum_stars}"
+        )
+    values = mag[j] - stars.mag[i]
+    offset = robust_offset(
+        values,
+        np.hypot(stars.err[i], err[j]),
+        clip_sigma=use.clip_sigma,
+        expected_scatter=use.expected_scatter_mag,
+    )
+    if int(offset.keep.sum()) < use.minimum_stars:
+        return None, (
+            f"only {int(offset.keep.sum())} of {len(i)} stars agree on a zero point, "
+            f"photcal.minimum_stars is {use.minimum_stars}"
+        )
+    return _Comparison(offset, values, catalog.name[j], band), ""
+
+
+def _fill_zero_point(
+    out: dict[str, Any],
+    numbers: dict[str, Any],
+    found: _Comparison,
+    floor_mag: float,
+    row: Mapping[str, Any],
+) -> None:
+    offset = found.offset
+    gain = _number(row.get("gain_e_adu"))
+    # 1 ADU/s is gain electron/s: brighter, so its magnitude is smaller.
+    to_adu = -2.5 * np.log10(gain) if gain > 0 else _NAN
+    out |= {
+        "solution": "absolute",
+        "zp": offset.value,
+        "zp_err": offset.err,
+        "zp_scatter": offset.scatter,
+        "zp_floor": floor_mag,
+        "zp_adu": float(offset.value + to_adu),
+        "n_stars": int(offset.keep.sum()),
+        "n_rejected": int((~offset.keep).sum()),
+        "band": found.band,
+    }
+    rejected = np.flatnonzero(~offset.keep)
+    off = found.values - offset.value
+    rejected = rejected[np.argsort(-np.abs(off[rejected]), kind="stable")][:_LISTED]
+    numbers["rejected"] = "; ".join(f"{found.names[k]}:{off[k]:+.3f}" for k in rejected)
+    numbers["zp_std"] = _plain(float(1.4826 * np.median(np.abs(off[offset.keep]))))
+
+
+def _fill_throughput(  # noqa: PLR0917
+    out: dict[str, Any],
+    numbers: dict[str, Any],
+    stars: _Bright,
+    wcs: WCS | None,
+    row: Mapping[str, Any],
+    reference: Table,
+    reference_solution: Mapping[str, Any] | None,
+    use: _Use,
+) -> None:
+    """Compare the rates of the frame with those of the reference frame of its filter."""
+    facts = reference.meta.get("frames", {})
+    band = str(row.get("filter") or "")
+    name = next((key for key in sorted(facts) if facts[key]["filter"] == band), None)
+    numbers["reference"] = name
+    if name == out["frame_id"]:
+        out["throughput"], out["throughput_err"] = 1.0, 0.0
+        return
+    if name is None or wcs is None or not reference_solution:
+        return
+    there = wcs_from_text(str(reference_solution["wcs"]))
+    if wcs.has_celestial != there.has_celestial or not len(stars.xy):
+        return
+    rows = reference[np.asarray(reference["frame_id"]).astype(str) == name]
+    other = _usable(rows, _number(facts[name]["exptime_s"]), facts[name], 0.0, 1.0)
+    world = pixel_to_sky(wcs, stars.xy)
+    expected = sky_to_pixel(there, world[:, 0], world[:, 1])
+    i, j = mutual_pairs(expected, other.xy, use.match_radius_px)
+    numbers["n_reference"] = len(i)
+    if not len(i):
+        return
+    ratio = robust_offset(
+        other.mag[j] - stars.mag[i],
+        np.hypot(stars.err[i], other.err[j]),
+        clip_sigma=use.clip_sigma,
+        expected_scatter=use.expected_scatter_mag,
+    )
+    out["throughput"] = float(10 ** (0.4 * ratio.value))
+    out["throughput_err"] = out["throughput"] * ratio.err / 1.0857
+
+
+def _judge(out: dict[str, Any], catalog: bool, cloudy: float) -> list[tuple[str, str]]:
+    """Say what kind of flux scale there is, and whether light is missing."""
+    flags = []
+    name, throughput = out["frame_id"], out["throughput"]
+    if out["solution"] == "none" and np.isfinite(throughput):
+        out["solution"] = "relative"
+        text = f"{name}: fluxes are relative to the reference frame of the filter"
+        flags.append(("ZP_RELATIVE", text))
+    elif out["solution"] == "none" and not catalog:
+        text = f"{name}: neither a catalogue nor stars of the reference frame to compare with"
+        flags.append(("NO_ZP", text))
+    if throughput < cloudy:
+        text = (
+            f"{name}: {100 * throughput:.0f} % of the light of the reference frame arrives, "
+            f"photcal.cloudy_throughput is {100 * cloudy:.0f} %"
+        )
+        flags.append(("CLOUDY", text))
+    return flags
+
+
+def _fill_depth(  # noqa: PLR0917
+    out: dict[str, Any],
+    numbers: dict[str, Any],
+    sources: Table,
+    frame: Frame,
+    background: Background,
+    about: Mapping[str, Any],
+    number: int,
+) -> None:
+    """Add the 5-sigma depth as a flux and, with a zero point, as a magnitude."""
+    radius = _number(about.get("r_main_px"))
+    if not radius > 0:
+        return
+    depth = measure_depth(
+        sources,
+        frame,
+        background,
+        frame_id=out["frame_id"],
+        radius_px=radius,
+        source_radius_px=_number(about.get("r_total_px")),
+        number=number,
+    )
+    numbers["depth_apertures"] = depth.empty.number
+    if not np.isfinite(depth.flux_e):
+        return
+    numbers |= {
+        "sigma_aperture_e": _plain(depth.empty.sigma_e),
+        "depth_ratio": _plain(depth.empty.sigma_e / depth.empty.analytic_e),
+        "background_residual_e": _plain(depth.empty.median_e),
+        "aperture_correction": _plain(depth.correction),
+    }
+    out["depth_flux_e"] = depth.flux_e
+    if np.isfinite(out["zp"]):
+        rate = depth.flux_e / out["exptime_s"]
+        out["depth_mag"] = float(out["zp"] - 2.5 * np.log10(rate))

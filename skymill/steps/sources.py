@@ -1,0 +1,560 @@
+"""What is there: stars and other sources of one frame, with errors that are true.
+
+Detection thresholds the matched-filtered image against the noise of the sky as the
+noise model gives it, pixel by pixel. Centres and shapes are measured under a Gaussian
+window of the frame's own seeing, fluxes in exact circles whose error squares the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from skymill.errors import Result, StepFailed
+from skymill.frame import Background, Frame, MaskBit, has_bits
+from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
+from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.kernels.shapes import WindowedShapes, fit_moffat, windowed_shapes
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from numpy.typing import NDArray
+
+__all__ = ["FLAG_MEANINGS", "SourceFlag", "empty_sources_table", "sources"]
+
+_SIGMA_TO_FWHM = 2.3548200450309493
+#: Ring of the local background, in FWHM beyond the total aperture.
+_RING_GAP_FWHM, _RING_WIDTH_FWHM = 1.0, 3.0
+#: The seeing is measured on at most this many of the brightest suitable stars.
+_SEEING_STARS = 200
+_SEEING_SNR = (50.0, 20.0, 8.0)
+#: First detection, for the seeing only: filter and threshold.
+_FIRST_FWHM_PX, _FIRST_SIGMA = 2.5, 10.0
+#: Width of a source relative to the seeing that makes it SHARP or EXTENDED, above this S/N.
+_SHARP, _EXTENDED, _SHAPE_SNR = 0.6, 1.5, 15.0
+#: A group that covers more of the frame than this is a crowd, not a source.
+_CROWDED_FRACTION = 0.1
+#: Detector bits that do not hide the light of a star from detection and centring.
+_BRIGHT = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
+
+
+class SourceFlag(IntFlag):
+    """What should be known of a source before it is used. Zero is a clean source."""
+
+    BLENDED = 1 << 0
+    EDGE = 1 << 1
+    SATURATED = 1 << 2
+    COSMIC = 1 << 3
+    MASKED_APERTURE = 1 << 4
+    INCOMPLETE_APERTURE = 1 << 5
+    CENTRE_MASKED = 1 << 6
+    NEIGHBOUR = 1 << 7
+    MASKED_TOTAL = 1 << 8
+    NO_LOCAL_SKY = 1 << 9
+    BAD_CENTRE = 1 << 10
+    SHARP = 1 << 11
+    EXTENDED = 1 << 12
+
+    @classmethod
+    def unusable(cls) -> SourceFlag:
+        """Flags that keep a source out of calibrations."""
+        return (
+            cls.EDGE | cls.SATURATED | cls.COSMIC | cls.INCOMPLETE_APERTURE | cls.CENTRE_MASKED
+            | cls.BAD_CENTRE | cls.SHARP
+        )  # fmt: skip
+
+
+FLAG_MEANINGS: dict[SourceFlag, str] = {
+    SourceFlag.BLENDED: "separated from a neighbour it touches",
+    SourceFlag.EDGE: "its pixels or its main aperture reach the edge of the frame",
+    SourceFlag.SATURATED: "saturated, non-linear or bled pixels in the main aperture",
+    SourceFlag.COSMIC: "a hit in the main aperture",
+    SourceFlag.MASKED_APERTURE: "bad pixels in the main aperture were replaced by opposite ones",
+    SourceFlag.INCOMPLETE_APERTURE: "part of the main aperture is lost",
+    SourceFlag.CENTRE_MASKED: "the central pixel is bad; there is no flux",
+    SourceFlag.NEIGHBOUR: "pixels of another source in the total aperture were replaced",
+    SourceFlag.MASKED_TOTAL: "bad pixels in the total aperture were replaced or are lost",
+    SourceFlag.NO_LOCAL_SKY: "too few sky pixels around it; there is no total flux",
+    SourceFlag.BAD_CENTRE: "the windowed centre failed; the barycentre is given",
+    SourceFlag.SHARP: "much narrower than the stars: a hit or a bad pixel",
+    SourceFlag.EXTENDED: "much wider than the stars",
+}
+
+#: Columns: name, type, unit, description.
+_COLUMNS: tuple[tuple[str, Any, str | None, str], ...] = (
+    ("source", np.int64, None, "number in the frame, by decreasing flux"),
+    ("x", np.float64, "pix", "windowed centre, 0-based"),
+    ("y", np.float64, "pix", "windowed centre, 0-based"),
+    ("x_err", np.float64, "pix", "one-sigma error of x"),
+    ("y_err", np.float64, "pix", "one-sigma error of y"),
+    ("a", np.float64, "pix", "semi-major axis (rms)"),
+    ("b", np.float64, "pix", "semi-minor axis (rms)"),
+    ("theta", np.float64, "rad", "angle of the major axis from x towards y"),
+    ("fwhm", np.float64, "pix", "full width at half maximum, geometric mean of the axes"),
+    ("ellipticity", np.float64, None, "1 - b/a"),
+    ("peak", np.float64, "electron", "highest pixel above the background"),
+    ("npix", np.int64, None, "pixels above the threshold"),
+    ("flux", np.float64, "electron", "sum in the main aperture above the global background"),
+    ("flux_err", np.float64, "electron", "one-sigma error of flux"),
+    ("flux_total", np.float64, "electron", "sum in the total aperture above the local ring"),
+    ("flux_total_err", np.float64, "electron", "one-sigma error of flux_total"),
+    ("flags", np.int64, None, "SourceFlag bits"),
+    ("mask_or", np.int64, None, "OR of the mask bits in the main aperture"),
+)
+
+
+class _Scene(NamedTuple):
+    """The frame as the measurements see it."""
+
+    sci: NDArray[np.float32]
+    err: NDArray[np.float32]
+    mask: NDArray[np.uint16]
+    hidden: NDArray[np.bool_]
+    noise: NDArray[np.float32]
+
+
+class _Seeing(NamedTuple):
+    fwhm: float
+    ellipticity: float | None
+    beta: float | None
+    n: int
+    #: FWHM of the profile over that of the Gaussian with the same windowed moments.
+    factor: float
+
+
+def empty_sources_table() -> Table:
+    """Return the table of no sources: all columns, units and descriptions."""
+    return _columns({name: np.zeros(0) for name, *_ in _COLUMNS})
+
+
+def sources(
+    frame: Frame,
+    background: Background,
+    row: Mapping[str, Any] | None = None,
+    *,
+    threshold_sigma: float = 4.5,
+    minimum_area_px: int = 4,
+    deblend_contrast: float = 0.005,
+    aperture_fwhm: float = 1.25,
+    total_aperture_fwhm: float = 4.0,
+    minimum_stars: int = 5,
+    max_sources: int = 50000,
+    trailed_ellipticity: float = 0.4,
+) -> Result[Table]:
+    """Find and measure the sources of a frame.
+
+    ``flux = sum(w (I - b))``; ``flux_err**2 = sum(w**2 V) + (sum w)**2 s_b**2`` with
+    ``s_b`` the error of the global background, common to the pixels of an aperture.
+    ``flux_total = sum(w (I - b)) - sum(w) l`` with ``l`` the clipped mean of a ring;
+    ``flux_total_err**2 = sum(w**2 V) + (sum w)**2 s_l**2``.
+
+    Parameters
+    ----------
+    frame : Frame
+        Calibrated frame in electron with its final mask. Not modified.
+    background : Background
+        Its background.
+    row : mapping, optional
+        Its row of the sheet; only named in messages.
+    threshold_sigma, minimum_area_px, deblend_contrast : float, int, float
+        Detection.
+    aperture_fwhm, total_aperture_fwhm : float
+        Radii in FWHM of the frame.
+    minimum_stars : int
+        Fewer sources flag the frame FEW_STARS.
+    max_sources : int
+        The brightest detections kept.
+    trailed_ellipticity : float
+        A larger median ellipticity of the stars flags the frame TRAILED.
+
+    Returns
+    -------
+    Result of Table
+        Columns as `empty_sources_table`. With no source the table is empty and the flag
+        NO_STARS is set. Numbers: ``n_sources``, ``fwhm_px``, ``ellipticity``, ``sky_e``,
+        ``sky_rms_e``, ``r_main_px``, ``r_total_px``, ``n_seeing_stars``, ``moffat_beta``,
+        ``crowded`` (1 if detected against the local light).
+
+    Raises
+    ------
+    StepFailed
+        ALL_MASKED if no pixel is good.
+    """
+    if not frame.good.any():
+        raise StepFailed("ALL_MASKED", "sources: no pixel of the frame is good.", n_good_px=0)
+    name = str(row["frame_id"]) if row and row.get("frame_id") else "frame"
+    scene = _scene(frame, background)
+    seeing = _first_look(scene)
+    objects, segments, crowded = _detect(
+        scene, seeing.fwhm, threshold_sigma, minimum_area_px, deblend_contrast
+    )
+    numbers: dict[str, Any] = {
+        "n_sources": 0,
+        "fwhm_px": None,
+        "ellipticity": None,
+        "sky_e": float(np.median(background.level)),
+        "sky_rms_e": float(np.median(background.rms)),
+        "r_main_px": None,
+        "r_total_px": None,
+        "n_seeing_stars": 0,
+        "moffat_beta": None,
+        "crowded": int(crowded),
+    }
+    if len(objects) == 0:
+        text = f"sources: {name} shows nothing above {threshold_sigma:g} sigma."
+        return Result(empty_sources_table(), (("NO_STARS", text),), numbers)
+    owners = np.arange(1, len(objects) + 1)
+    bright = np.sort(np.argsort(-objects["cflux"], kind="stable")[:max_sources])
+    objects, owners = objects[bright], owners[bright]
+    seeing, shapes = _seeing(scene, objects, segments, owners, seeing.fwhm)
+    table = _measure(
+        scene, background, objects, segments, owners, shapes, seeing,
+        aperture_fwhm * seeing.fwhm, total_aperture_fwhm * seeing.fwhm,
+    )  # fmt: skip
+    numbers |= {
+        "n_sources": len(table),
+        "fwhm_px": seeing.fwhm,
+        "ellipticity": seeing.ellipticity,
+        "r_main_px": aperture_fwhm * seeing.fwhm,
+        "r_total_px": total_aperture_fwhm * seeing.fwhm,
+        "n_seeing_stars": seeing.n,
+        "moffat_beta": seeing.beta,
+    }
+    return Result(table, _judge(name, numbers, minimum_stars, trailed_ellipticity), numbers)
+
+
+def _judge(
+    name: str, numbers: Mapping[str, Any], minimum_stars: int, trailed: float
+) -> tuple[tuple[str, str], ...]:
+    flags: list[tuple[str, str]] = []
+    if numbers["n_sources"] < minimum_stars:
+        flags.append(
+            (
+                "FEW_STARS",
+                f"sources: {name} has {numbers['n_sources']} sources, fewer than {minimum_stars} "
+                "(settings: sources.minimum_stars).",
+            )
+        )
+    ellipticity = numbers["ellipticity"]
+    if ellipticity is not None and ellipticity > trailed and numbers["n_seeing_stars"] >= 5:
+        flags.append(
+            (
+                "TRAILED",
+                f"sources: the stars of {name} have a median ellipticity of {ellipticity:.2f}, more "
+                f"than {trailed:g} (settings: sources.trailed_ellipticity).",
+            )
+        )
+    return tuple(flags)
+
+
+def _scene(frame: Frame, background: Background) -> _Scene:
+    """Subtract the background and find the noise of the empty sky at every pixel.
+
+    The error of a frame follows its own pixel values: a pixel that is low by chance has a
+    small error. Taking the pixel's own excess out of the variance leaves that of the sky.
+    """
+    level, rms = background.level_map(), background.rms_map()
+    finite = np.isfinite(frame.sci) & np.isfinite(frame.err) & (frame.err > 0)
+    hidden = has_bits(frame.mask, MaskBit.bad() & ~_BRIGHT) | ~finite
+    sci = np.where(finite, frame.sci - level, np.float32(0))
+    err = np.where(finite, frame.err, np.float32(1))
+    variance = err * err - sci
+    floor = np.float32(0.25) * rms * rms
+    noise = np.sqrt(np.maximum(variance, np.maximum(floor, np.float32(1e-12))))
+    good = frame.good
+    # Where the sky is noisier than the model says, believe the sky.
+    ratio = float(np.median(rms[good] / noise[good]))
+    if np.isfinite(ratio) and ratio > 1:
+        noise = noise * np.float32(ratio)
+    return _Scene(sci, err, frame.mask, hidden, noise.astype(np.float32))
+
+
+def _detect(
+    scene: _Scene, fwhm: float, threshold_sigma: float, minimum_area_px: int, contrast: float
+) -> tuple[NDArray[Any], NDArray[np.int32], bool]:
+    """Detect; where one group swallows much of the frame, detect against the local light.
+
+    A dense cluster is one connected group, of which no star holds a fraction that would
+    let it be separated. A filter of zero sum sees the stars and not the plateau.
+    """
+    options: dict[str, Any] = {
+        "threshold_sigma": threshold_sigma,
+        "minimum_area_px": minimum_area_px,
+        "deblend_contrast": contrast,
+    }
+    objects, segments, _ = detect(
+        scene.sci, scene.noise, scene.hidden, kernel=gaussian_kernel(fwhm), clean=True, **options
+    )
+    largest = int(objects["npix"].max()) if len(objects) else 0
+    if largest <= _CROWDED_FRACTION * scene.sci.size:
+        return objects, segments, False
+    objects, segments, _ = detect(
+        scene.sci, scene.noise, scene.hidden, kernel=crowded_kernel(fwhm), **options
+    )
+    return objects, segments, True
+
+
+def _first_look(scene: _Scene) -> _Seeing:
+    """Guess the seeing from how far above the threshold bright groups rise.
+
+    A Gaussian of peak p covers ``2 pi sigma**2 ln(p / t)`` px above the threshold t.
+    """
+    for sigma in (_FIRST_SIGMA, 0.5 * _FIRST_SIGMA):
+        objects, segments, _ = detect(
+            scene.sci,
+            scene.noise,
+            scene.hidden,
+            threshold_sigma=sigma,
+            minimum_area_px=5,
+            kernel=gaussian_kernel(_FIRST_FWHM_PX),
+        )
+        rise = objects["peak"] / np.maximum(objects["thresh"], 1e-9)
+        saturated = has_bits(scene.mask, _BRIGHT)[objects["ypeak"], objects["xpeak"]]
+        use = (rise > 2) & ~saturated & ((objects["flag"] & 2) == 0)
+        if use.sum() < (3 if sigma == _FIRST_SIGMA else 1):
+            continue
+        width = np.sqrt(objects["npix"][use] / (2 * np.pi * np.log(rise[use]))) * _SIGMA_TO_FWHM
+        bright = np.argsort(-objects["cflux"][use], kind="stable")[:_SEEING_STARS]
+        guess = float(np.clip(np.median(width[bright]), 1.2, 60.0))
+        owners = np.flatnonzero(use) + 1
+        seeing, _ = _seeing(scene, objects[use], segments, owners, guess)
+        return seeing
+    return _Seeing(_FIRST_FWHM_PX, None, None, 0, 1.0)
+
+
+def _seeing(
+    scene: _Scene,
+    objects: NDArray[Any],
+    segments: NDArray[np.int32],
+    owners: NDArray[Any],
+    guess: float,
+) -> tuple[_Seeing, WindowedShapes]:
+    """Measure centres and shapes, and the profile of the stars, with a window that fits."""
+    fwhm = guess
+    seeing = _Seeing(guess, None, None, 0, 1.0)
+    for _ in range(4):
+        shapes = windowed_shapes(
+            scene.sci, scene.err, scene.hidden, segments, owners, objects["x"], objects["y"],
+            fwhm / _SIGMA_TO_FWHM, max_shift_px=max(2.0, fwhm),
+        )  # fmt: skip
+        stars = _choose_stars(scene, objects, shapes, fwhm)
+        if not stars.any():
+            return _Seeing(fwhm, None, None, 0, 1.0), shapes
+        seeing = _fit_stars(scene, segments, owners, shapes, stars, fwhm)
+        if abs(seeing.fwhm - fwhm) < 0.02 * fwhm:
+            break
+        fwhm = seeing.fwhm
+    return seeing, shapes
+
+
+def _choose_stars(
+    scene: _Scene, objects: NDArray[Any], shapes: WindowedShapes, fwhm: float
+) -> NDArray[np.bool_]:
+    """Bright, isolated, unsaturated, complete, and shaped like most of the others."""
+    radius = 1.5 * fwhm
+    sums = aperture_sum(scene.sci, scene.err, scene.mask, shapes.x, shapes.y, radius)
+    snr = sums.flux / sums.flux_err
+    clean = shapes.converged & np.isfinite(shapes.xx) & (sums.masked_area == 0)
+    clean &= np.isfinite(snr) & ((objects["flag"] & 3) == 0)
+    clean &= _isolation(objects, shapes) > 3 * fwhm
+    size = np.maximum(shapes.xx * shapes.yy - shapes.xy**2, 0) ** 0.25
+    for limit in _SEEING_SNR:
+        stars = clean & (snr > limit)
+        if stars.sum() >= 10 or limit == _SEEING_SNR[-1]:
+            break
+    for _ in range(3):
+        if stars.sum() < 4:
+            break
+        middle = float(np.median(size[stars]))
+        spread = 1.4826 * float(np.median(np.abs(size[stars] - middle)))
+        stars &= np.abs(size - middle) <= max(3 * spread, 0.05 * middle)
+    order = np.flatnonzero(stars)
+    order = order[np.argsort(-snr[order], kind="stable")][:_SEEING_STARS]
+    chosen = np.zeros(len(objects), bool)
+    chosen[order] = True
+    return chosen
+
+
+def _isolation(objects: NDArray[Any], shapes: WindowedShapes) -> NDArray[np.float64]:
+    """Distance to the nearest other source in px, infinite if there is none."""
+    from scipy.spatial import cKDTree
+
+    x = np.where(shapes.converged, shapes.x, objects["x"])
+    y = np.where(shapes.converged, shapes.y, objects["y"])
+    if len(x) < 2:
+        return np.full(len(x), np.inf)
+    points = np.column_stack([x, y])
+    distance, _ = cKDTree(points).query(points, k=2)
+    return np.asarray(distance, np.float64)[:, 1]
+
+
+def _fit_stars(
+    scene: _Scene,
+    segments: NDArray[np.int32],
+    owners: NDArray[Any],
+    shapes: WindowedShapes,
+    stars: NDArray[np.bool_],
+    fwhm: float,
+) -> _Seeing:
+    """Median profile of the chosen stars."""
+    bad = scene.hidden | has_bits(scene.mask, MaskBit.bad())
+    moments = (shapes.xx[stars], shapes.yy[stars], shapes.xy[stars])
+    fits = fit_moffat(
+        scene.sci, bad, segments, owners[stars], shapes.x[stars], shapes.y[stars], moments, fwhm
+    )
+    gaussian = _SIGMA_TO_FWHM * (moments[0] * moments[1] - moments[2] ** 2) ** 0.25
+    a, b, _ = _axes(*moments)
+    ellipticity = float(np.median(1 - b / a))
+    good = np.isfinite(fits.fwhm)
+    n = int(stars.sum())
+    if not good.any():
+        return _Seeing(float(np.median(gaussian)), ellipticity, None, n, 1.0)
+    factor = float(np.median(fits.fwhm[good] / gaussian[good]))
+    return _Seeing(
+        float(np.median(fits.fwhm[good])), ellipticity, float(np.median(fits.beta[good])), n, factor
+    )
+
+
+def _axes(
+    xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Semi-axes and angle of the ellipse of second moments."""
+    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
+    root = np.hypot(half, xy)
+    a = np.sqrt(np.maximum(mean + root, 0))
+    b = np.sqrt(np.maximum(mean - root, 0))
+    return a, b, 0.5 * np.arctan2(xy, half)
+
+
+def _measure(
+    scene: _Scene,
+    background: Background,
+    objects: NDArray[Any],
+    segments: NDArray[np.int32],
+    owners: NDArray[Any],
+    shapes: WindowedShapes,
+    seeing: _Seeing,
+    r_main: float,
+    r_total: float,
+) -> Table:
+    settled = shapes.converged
+    x = np.where(settled, shapes.x, objects["x"])
+    y = np.where(settled, shapes.y, objects["y"])
+    main = aperture_sum(scene.sci, scene.err, scene.mask, x, y, r_main)
+    main_err = np.sqrt(main.flux_err**2 + (main.area * background.level_err) ** 2)
+    total, total_err, flags = _total_flux(scene, segments, owners, x, y, r_total, seeing.fwhm)
+    shaped = settled & np.isfinite(shapes.xx)
+    a, b, theta = _axes(shapes.xx, shapes.yy, shapes.xy)
+    a, b = np.where(shaped, a, objects["a"]), np.where(shaped, b, objects["b"])
+    fwhm = _SIGMA_TO_FWHM * np.sqrt(a * b) * seeing.factor
+    flags |= _flags(scene, objects, main, shapes, r_main, (x, y))
+    flags |= _shape_flags(fwhm, main.flux / main_err, seeing.fwhm)
+    values = {
+        "x": x,
+        "y": y,
+        "x_err": np.where(settled, shapes.x_err, np.sqrt(np.maximum(objects["errx2"], 0))),
+        "y_err": np.where(settled, shapes.y_err, np.sqrt(np.maximum(objects["erry2"], 0))),
+        "a": a,
+        "b": b,
+        "theta": np.where(shaped, theta, objects["theta"]),
+        "fwhm": fwhm,
+        "ellipticity": 1 - b / np.maximum(a, 1e-12),
+        "peak": objects["peak"],
+        "npix": objects["npix"],
+        "flux": main.flux,
+        "flux_err": main_err,
+        "flux_total": total,
+        "flux_total_err": total_err,
+        "flags": flags,
+        "mask_or": main.mask_or,
+    }
+    return _table(values)
+
+
+def _total_flux(
+    scene: _Scene,
+    segments: NDArray[np.int32],
+    owners: NDArray[Any],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    radius: float,
+    fwhm: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Total fluxes above the local ring, their errors and flags."""
+    inner = radius + _RING_GAP_FWHM * fwhm
+    planes = (scene.sci, scene.err, scene.mask)
+    own: dict[str, Any] = {"segments": segments, "owners": owners}
+    sums = aperture_sum(*planes, x, y, radius, **own)
+    masked = aperture_sum(*planes, x, y, radius).masked_area
+    ring = annulus_background(
+        scene.sci, scene.mask, x, y, inner, inner + _RING_WIDTH_FWHM * fwhm,
+        minimum_px=max(12, int(np.ceil(fwhm**2))), **own,
+    )  # fmt: skip
+    flux = sums.flux - sums.area * ring.level
+    flux_err = np.sqrt(sums.flux_err**2 + (sums.area * ring.level_err) ** 2)
+    # Rounding of the exact overlap leaves a few 1e-13 px.
+    tiny = 1e-6 * np.pi * radius**2
+    lost = np.pi * radius**2 - sums.area > tiny
+    flags = np.where(sums.masked_area > masked + tiny, SourceFlag.NEIGHBOUR, 0)
+    flags |= np.where((masked > tiny) | lost, SourceFlag.MASKED_TOTAL, 0)
+    flags |= np.where(~np.isfinite(ring.level), SourceFlag.NO_LOCAL_SKY, 0)
+    return flux, flux_err, flags.astype(np.int64)
+
+
+def _flags(
+    scene: _Scene,
+    objects: NDArray[Any],
+    main: ApertureSums,
+    shapes: WindowedShapes,
+    r_main: float,
+    centre: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.int64]:
+    ny, nx = scene.sci.shape
+    tiny = 1e-6 * np.pi * r_main**2
+    edge = (objects["flag"] & 2 > 0) | ((main.mask_or & int(MaskBit.OUTSIDE)) > 0)
+    edge |= (centre[0] < 0) | (centre[1] < 0) | (centre[0] > nx - 1) | (centre[1] > ny - 1)
+    cases: tuple[tuple[SourceFlag, Any], ...] = (
+        (SourceFlag.BLENDED, (objects["flag"] & 1) > 0),
+        (SourceFlag.EDGE, edge),
+        (SourceFlag.SATURATED, (main.mask_or & int(_BRIGHT)) > 0),
+        (SourceFlag.COSMIC, (main.mask_or & int(MaskBit.COSMIC)) > 0),
+        (SourceFlag.MASKED_APERTURE, main.masked_area > tiny),
+        (SourceFlag.INCOMPLETE_APERTURE, np.pi * r_main**2 - main.area > tiny),
+        (SourceFlag.CENTRE_MASKED, ~np.isfinite(main.flux)),
+        (SourceFlag.BAD_CENTRE, ~shapes.converged),
+    )
+    flags = np.zeros(len(objects), np.int64)
+    for bit, where in cases:
+        flags |= np.where(where, int(bit), 0)
+    return flags
+
+
+def _shape_flags(
+    fwhm: NDArray[np.float64], snr: NDArray[np.float64], seeing_px: float
+) -> NDArray[np.int64]:
+    sure = np.isfinite(snr) & (snr > _SHAPE_SNR)
+    sharp = np.where(sure & (fwhm < _SHARP * seeing_px), int(SourceFlag.SHARP), 0)
+    wide = np.where(sure & (fwhm > _EXTENDED * seeing_px), int(SourceFlag.EXTENDED), 0)
+    return np.asarray(sharp | wide, np.int64)
+
+
+def _table(values: Mapping[str, NDArray[Any]]) -> Table:
+    """Sort by decreasing flux (sources without one last, by peak) and number."""
+    flux = np.where(np.isfinite(values["flux"]), values["flux"], -np.inf)
+    order = np.lexsort((values["x"], values["y"], -values["peak"], -flux))
+    columns = {name: np.asarray(column)[order] for name, column in values.items()}
+    return _columns(columns | {"source": np.arange(1, len(order) + 1)})
+
+
+def _columns(values: Mapping[str, NDArray[Any]]) -> Table:
+    from astropy.table import Column, Table
+
+    return Table(
+        [
+            Column(values[name].astype(kind), name=name, unit=unit, description=text)
+            for name, kind, unit, text in _COLUMNS
+        ]
+    )

@@ -1,0 +1,249 @@
+"""Master bias: combination, comparison of frames, odd pixels, measured read noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from skymill.errors import FrameRejected
+from skymill.frame import MaskBit
+from skymill.steps.master_bias import RawInput, master_bias
+from skymill.steps.masters_common import MasterFailed, pair_noise, shortest_half
+
+NY, NX = 120, 160
+ROW = {
+    "datasec": f"[1:{NX},1:{NY}]", "biassec": f"[{NX + 1}:{NX + 24},1:{NY}]", "gain_e_adu": 2.0,
+    "read_noise_e": 10.0, "saturation_adu": 65_535.0, "nx": NX + 24, "ny": NY,
+}  # fmt: skip
+
+
+def pattern() -> np.ndarray:
+    x = np.arange(NX)
+    return np.broadcast_to(8 + 3 * np.sin(x / 7.0), (NY, NX))
+
+
+def raw_bias(seed: int, *, noise: float = 5.0, level: float = 1000.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    raw = level + rng.normal(0, noise, (NY, NX + 24))
+    raw[:, :NX] += pattern()
+    return raw.round().clip(0, 65_535).astype(np.uint16)
+
+
+def given(name: str, raw: np.ndarray, **row) -> RawInput:
+    return RawInput(name, ROW | row, lambda: (raw.copy(), fits.Header()))
+
+
+@pytest.fixture
+def arrays() -> list[np.ndarray]:
+    """Ten frames; the level of the electronics drifts by 40 ADU over them."""
+    return [raw_bias(seed, level=1000 + 4 * seed) for seed in range(10)]
+
+
+def inputs(arrays) -> list[RawInput]:
+    return [given(f"b{i}", raw) for i, raw in enumerate(arrays)]
+
+
+def codes(outcomes) -> dict[str, str]:
+    return {outcome.frame_id: outcome.code for outcome in outcomes if outcome.code}
+
+
+def test_pattern_is_recovered_although_the_level_drifts(arrays):
+    result = master_bias(inputs(arrays), master_id="bias-1")
+    master, numbers = result.value.master, result.numbers
+    residual = master.sci - pattern()
+    # 5 ADU (with rounding 5.008) / sqrt(10), over 19 200 pixels: width to 0.5 %
+    assert residual.std() == pytest.approx(5.008 / np.sqrt(10), rel=4 / np.sqrt(2 * NY * NX))
+    assert abs(residual.mean()) < 4 * 5 / np.sqrt(24 * NY * 10)
+    assert master.unit == "adu"
+    assert (master.nused >= 9).all()
+    assert not master.mask.any()
+    assert result.flags == ()
+    assert numbers["read_noise_adu"] == pytest.approx(5.008, rel=0.01)
+    assert numbers["read_noise_e"] == pytest.approx(10.0, rel=0.02)
+    assert numbers["level_adu"] == pytest.approx(8, abs=0.3)
+    assert np.median(master.err) == pytest.approx(5.008 / np.sqrt(10), rel=0.01)
+    assert master.header["MASTERID"] == "bias-1"
+    assert master.header["NCOMBINE"] == 10
+    assert master.header["RNADU"] == numbers["read_noise_adu"]
+    assert [outcome.status for outcome in result.value.outcomes] == ["ok"] * 10
+    assert result.value.outcomes[3].numbers["overscan_adu"] == pytest.approx(1012, abs=0.5)
+
+
+def test_single_hits_are_removed_and_counted(arrays):
+    arrays[4][20:40, 50] += 300
+    master = master_bias(inputs(arrays)).value.master
+    assert np.abs(master.sci - pattern())[20:40, 50].max() < 5 * 5 / np.sqrt(9)
+    assert (master.nused[20:40, 50] == 9).all()
+
+
+def test_frame_at_another_level_is_rejected_by_name(arrays):
+    arrays[6][:, :NX] += 60  # the image, not the overscan
+    result = master_bias(inputs(arrays))
+    assert codes(result.value.outcomes) == {"b6": "BAD_LEVEL"}
+    assert result.value.outcomes[6].numbers["level_offset_adu"] == pytest.approx(60, abs=0.5)
+    assert "ADU from the group" in result.value.outcomes[6].message
+    assert result.value.master.header["NCOMBINE"] == 9
+
+
+def test_two_camps_are_a_jump_and_the_larger_one_wins(arrays):
+    for i in (1, 5, 8, 9):
+        arrays[i][:, :NX] += 50
+    result = master_bias(inputs(arrays))
+    assert codes(result.value.outcomes) == dict.fromkeys(("b1", "b5", "b8", "b9"), "BIAS_JUMP")
+    assert abs(float((result.value.master.sci - pattern()).mean())) < 0.5
+
+
+def test_step_within_a_frame_and_noisy_frame_are_rejected(arrays):
+    arrays[2][NY // 2 :, :NX] += 40
+    arrays[7] = raw_bias(77, noise=9.0, level=1028)
+    result = master_bias(inputs(arrays))
+    assert set(codes(result.value.outcomes)) == {"b2", "b7"}
+    assert codes(result.value.outcomes)["b7"] == "BAD_LEVEL"
+    assert result.numbers["n_used"] == 8
+
+
+def test_unreadable_frame_does_not_stop_the_others(arrays):
+    def broken():
+        raise FrameRejected("TRUNCATED", "the file holds 3 of 5 blocks.")
+
+    frames = inputs(arrays)
+    frames[3] = RawInput("b3", ROW, broken)
+    result = master_bias(frames)
+    assert codes(result.value.outcomes) == {"b3": "TRUNCATED"}
+    assert result.value.outcomes[3].status == "rejected"
+    assert result.numbers["n_used"] == 9
+
+
+def test_frame_that_vanishes_between_the_passes_is_dropped(arrays):
+    frames, count = inputs(arrays), [0]
+
+    def fades():
+        count[0] += 1
+        if count[0] > 1:
+            raise FrameRejected("VANISHED", "the file is gone.")
+        return arrays[3].copy(), fits.Header()
+
+    frames[3] = RawInput("b3", ROW, fades)
+    result = master_bias(frames, memory_mb=0.05)
+    assert codes(result.value.outcomes) == {"b3": "VANISHED"}
+    without = master_bias([frame for frame in inputs(arrays) if frame.frame_id != "b3"])
+    # the noise was measured with all ten; the pixels are those of nine
+    np.testing.assert_allclose(result.value.master.sci, without.value.master.sci, atol=2e-3)
+
+
+def test_little_memory_gives_the_same_bytes(arrays):
+    whole = master_bias(inputs(arrays)).value.master
+    small = master_bias(inputs(arrays), memory_mb=0.1).value.master
+    assert whole.sci.tobytes() == small.sci.tobytes()
+    assert whole.err.tobytes() == small.err.tobytes()
+    assert whole.mask.tobytes() == small.mask.tobytes()
+
+
+def test_too_few_frames_fail_with_all_numbers(arrays):
+    frames = inputs(arrays[:2])
+    with pytest.raises(MasterFailed) as caught:
+        master_bias(frames, master_id="bias-cam-2024", minimum=3)
+    failure = caught.value
+    assert failure.code == "TOO_FEW"
+    assert failure.message == (
+        "master_bias: group bias-cam-2024 has 2 usable of 2 frames, needs 3 "
+        "(settings: master_bias.minimum). Rejected: none. Take more frames or lower the minimum."
+    )
+    assert failure.numbers == {"n_frames": 2, "n_used": 2, "minimum": 3}
+    assert [outcome.status for outcome in failure.outcomes] == ["blocked"] * 2
+    assert master_bias(frames, minimum=2).numbers["n_used"] == 2
+    with pytest.raises(MasterFailed, match="0 usable of 0"):
+        master_bias([])
+
+
+def test_one_frame_uses_the_declared_noise(arrays):
+    result = master_bias(inputs(arrays[:1]), minimum=1)
+    master = result.value.master
+    np.testing.assert_allclose(master.err, 5.0, rtol=0.01)
+    assert result.numbers["read_noise_adu"] is None
+    assert "RNADU" not in master.header
+
+
+def test_contradicting_read_noise_is_flagged(arrays):
+    frames = [given(f"b{i}", raw, read_noise_e=6.0) for i, raw in enumerate(arrays)]
+    result = master_bias(frames)
+    assert [flag for flag, _ in result.flags] == ["READ_NOISE_SUSPECT"]
+    assert "6 electron" in result.flags[0][1]
+    # the error is that of the frames, not the declared one
+    assert np.median(result.value.master.err) == pytest.approx(5.008 / np.sqrt(10), rel=0.01)
+    assert master_bias(frames, read_noise_tolerance=0.9).flags == ()
+
+
+def test_odd_pixels_and_columns_get_bits(arrays):
+    for raw in arrays:
+        raw[30, 40] += 200
+        raw[60, 70] -= 150
+        raw[:, 100] += 300
+        raw[:, 120] = 65_535
+    master = master_bias(inputs(arrays)).value.master
+    assert master.mask[30, 40] == MaskBit.HOT
+    assert master.mask[60, 70] == MaskBit.COLD
+    assert (master.mask[:, 100] == MaskBit.HOT).all()
+    assert (master.mask[:, 120] == MaskBit.HOT | MaskBit.NO_DATA).all()
+    assert np.isnan(master.sci[:, 120]).all()
+    assert (master.mask[1:-1, [119, 121]] == MaskBit.HOT).all()  # charge leaks to neighbours
+    rest = master.mask.copy()
+    rest[30, 40] = rest[60, 70] = 0
+    rest[:, 100] = rest[:, 119:122] = 0
+    assert not rest.any()
+
+
+def test_first_rows_that_settle_are_pattern_and_not_hot(arrays):
+    ramp = (800 * np.exp(-np.arange(NY) / 3.0)).astype(np.uint16)
+    for raw in arrays:
+        raw -= ramp[:, None]
+    master = master_bias(inputs(arrays)).value.master
+    assert not master.mask.any()
+
+
+def test_pixel_that_flips_between_two_levels_is_hot(arrays):
+    for raw in arrays[::2]:
+        raw[10, 10] += 60
+    master = master_bias(inputs(arrays)).value.master
+    assert master.mask[10, 10] & MaskBit.HOT
+
+
+def test_frames_of_another_size_are_rejected(arrays):
+    frames = inputs(arrays)
+    small = np.full((50, 60), 1000, np.uint16)
+    small[::2] += 3
+    row = {"datasec": "", "biassec": "", "nx": 60, "ny": 50}
+    frames[0] = given("b0", small, **row)
+    result = master_bias(frames)
+    assert codes(result.value.outcomes) == {"b0": "WRONG_SIZE"}
+
+
+def test_constant_frame_is_rejected(arrays):
+    frames = inputs(arrays)
+    frames[1] = given("b1", np.full((NY, NX + 24), 1000, np.uint16))
+    assert codes(master_bias(frames).value.outcomes) == {"b1": "CONSTANT"}
+
+
+def test_iraf_convention_is_the_mean_without_the_highest(arrays):
+    overscan = {"method": "mean", "fit": "spline3", "order": 9, "sigma_clip": 3.0, "iterations": 1}
+    options = {"method": "minmax", "reject_low": 0, "reject_high": 1, "overscan": overscan}
+    result = master_bias(inputs(arrays), **options)
+    stack = np.stack([raw[:, :NX] - raw[:, NX:].mean(axis=1, keepdims=True) for raw in arrays])
+    expected = np.sort(stack, axis=0)[:-1].mean(axis=0)
+    # the spline takes the place of row means: 5 / sqrt(24 x 10) ADU per row, fewer degrees
+    difference = result.value.master.sci - expected
+    assert difference.std() < 1.1 * 5 / np.sqrt(24 * 10)
+    assert abs(difference.mean()) < 4 * 5 / np.sqrt(24 * NY * 10)
+
+
+def test_pair_noise_and_shortest_half():
+    rng = np.random.default_rng(6)
+    samples = (rng.normal(0, 3, (6, 40_000)) + 50).astype(np.float32)
+    samples[2, :50] += 400
+    # five pairs of 40 000: 0.35 % each
+    assert pair_noise(samples) == pytest.approx(3, rel=0.012)
+    assert np.isnan(pair_noise(samples[:1]))
+    centre, sigma = shortest_half(np.array([0.0, 0.1, -0.1, 50, 50.4, 0.05, 49.3]))
+    assert abs(centre) < 0.2
+    assert sigma < 1
