@@ -13,8 +13,12 @@ from astropy.table import Table
 from bench.runs import Figure, project, read_truth, skymill
 from skymill.frame import MaskBit, has_bits
 from skymill.io import read_frame, read_mask, read_table
+from skymill.settings import Settings
 from skymill.sheet import read_sheet
 from skymill.simulate import NightConfig, simulate_night
+
+_PHOTOMETRY = Settings(raw="raw").photometry
+MAIN_APERTURE_FWHM = _PHOTOMETRY.apertures_fwhm[_PHOTOMETRY.main_aperture]
 
 
 def night_config() -> NightConfig:
@@ -56,7 +60,7 @@ def figures(folder: Path) -> list[Figure]:
         *_pixel_pulls(results, frames, images),
         *_star_fluxes(results, frames, images),
         *_positions(results, frames, folder / "night"),
-        *_zero_points(results, frames, truth),
+        *_zero_points(results, frames),
         *_light_curves(results),
     ]
 
@@ -108,7 +112,7 @@ def _star_fluxes(
                 continue
             model = images[frame["id"]][0] - frame["sky_e"]
             aperture = CircularAperture(
-                np.c_[mine["x"], mine["y"]], r=1.25 * seeing[frame["id"]]
+                np.c_[mine["x"], mine["y"]], r=MAIN_APERTURE_FWHM * seeing[frame["id"]]
             )
             true = np.asarray(aperture_photometry(model, aperture)["aperture_sum"])
             pulls.append(np.asarray((mine["flux"] - true) / mine["flux_err"]))
@@ -162,14 +166,10 @@ def _positions(results: Path, frames: list[dict[str, Any]], night: Path) -> list
     ]  # fmt: skip
 
 
-def _zero_points(
-    results: Path, frames: list[dict[str, Any]], truth: dict[str, Any]
-) -> list[Figure]:
+def _zero_points(results: Path, frames: list[dict[str, Any]]) -> list[Figure]:
     """Zero points against those of the simulated sky, the light outside the aperture included."""
     solved = {row["frame_id"]: row for row in _tables(results / "photcal")}
-    value = truth["config"]["zero_point_mag"]
-    base = float(value[0] if isinstance(value, list) else value)
-    rows = [(solved[f["id"]], base + 2.5 * np.log10(f["throughput"])) for f in frames]
+    rows = [(solved[f["id"]], f["zero_point_mag"]) for f in frames]
     delta = np.array([row["zp"] - true for row, true in rows])
     error = np.array([row["zp_err"] for row, _ in rows])
     return [

@@ -187,7 +187,7 @@ def empty_apertures(
     )
 
 
-def _positions(  # noqa: PLR0917
+def _positions(
     blocked: NDArray[np.bool_],
     sources: NDArray[np.float64],
     source_radius: NDArray[np.float64],

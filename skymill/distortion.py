@@ -30,7 +30,7 @@ _SIP_STARS_PER_TERM = 4
 _SIP_GAIN = 0.05
 
 
-def with_distortion(  # noqa: PLR0917
+def with_distortion(
     xy: Points,
     xy_err: Floats,
     expected: Points,
@@ -115,7 +115,7 @@ def _worth(
     return (chi_old - chi_new) / max(noise, 1e-12) > extra + 5 * np.sqrt(2 * extra)
 
 
-def _fit_distortion(  # noqa: PLR0917
+def _fit_distortion(
     s: Points,
     r: Points,
     sigma: Points,

@@ -130,8 +130,8 @@ class _Judge:
         reach = 1.5 * self.tol
         pairs = mutual_pairs(transform(self.source), self.reference, reach)
         for _ in range(6):
-            if len(pairs[0]) < max(seeds, 1):
-                return None
+            if len(pairs[0]) <= seeds:
+                return None  # the seeds agree by construction and prove nothing
             sigma = np.full(len(pairs[0]), 0.3 * self.tol)
             s, r = self.source[pairs[0]], self.reference[pairs[1]]
             fit = fit_best(s, r, sigma, base=self.search.base, most="similarity")
@@ -140,7 +140,7 @@ class _Judge:
             if np.array_equal(again[0], pairs[0]) and np.array_equal(again[1], pairs[1]):
                 break
             pairs = again
-        if len(pairs[0]) < seeds or not self._allowed(transform):
+        if len(pairs[0]) <= seeds or not self._allowed(transform):
             return None
         inside, tail = self._chance(transform, len(pairs[0]), seeds)
         # The fit moves the map to where most stars agree: of k stars that can be brought
@@ -194,7 +194,7 @@ class _Judge:
             hits = float(np.isfinite(distance).mean())
         p = min(max(uniform, hits, 1e-9), 0.999)
         k, n = count - seeds, inside - seeds
-        return inside, float(betainc(k, n - k + 1, p)) if k > 0 else 1.0
+        return inside, float(betainc(k, n - k + 1, p))
 
 
 def mutual_pairs(

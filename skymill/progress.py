@@ -126,8 +126,7 @@ class Tracker:
     ----------
     frames_per_job : mapping of str to float
         Mean number of frames that one job of a rule works on, from the plan. Rules
-        that are missing here do not work on frames and count as one frame per job in
-        the estimate of the time left.
+        that are missing here do not work on frames.
     finished_frames : callable
         ``finished_frames(rule)`` returns how many frames the jobs of a rule have
         finished in this run, as far as the outcome files tell, or None.
@@ -274,27 +273,27 @@ class Tracker:
         self._done += 1
 
     def _eta(self, elapsed: float, now: float) -> float | None:
-        """Seconds left: what each rule has cost per frame, times the frames left.
+        """Seconds left: what the jobs of each rule have cost, times the jobs left.
 
-        Rules that have not run yet are taken to cost the mean of those that have; the
+        Jobs of rules that have not finished any are taken to cost the mean of all; the
         work is shared by as many jobs as ran at a time so far.
         """
         finished = sum(rule.done for rule in self._rules.values())
         if finished < _ETA_JOBS or elapsed < _ETA_SECONDS:
             return None
-        done = {name: self._frames(name, rule.done) for name, rule in self._rules.items()}
         busy = sum(rule.busy_s for rule in self._rules.values())
-        mean = busy / max(sum(done.values()), 1.0)
-        work = 0.0
-        for name, rule in self._rules.items():
-            cost = rule.busy_s / done[name] if done[name] else mean
-            work += cost * self._frames(name, rule.jobs - rule.done)
-        running = sum(now - job.began for job in self._running.values())
+        cost = {
+            name: rule.busy_s / rule.done if rule.done else busy / finished
+            for name, rule in self._rules.items()
+        }
+        work = sum(cost[name] * max(rule.jobs - rule.done, 0) for name, rule in self._rules.items())
+        running = 0.0
+        for job in self._running.values():
+            # A job that takes longer than its kind has no credit beyond its own cost.
+            work -= min(now - job.began, cost.get(job.rule, busy / finished))
+            running += now - job.began
         at_a_time = min(max((busy + running) / elapsed, 1.0), float(max(self.cores, 1)))
-        return max(work - running, 0.0) / at_a_time
-
-    def _frames(self, name: str, jobs: int) -> float:
-        return max(jobs, 0) * max(self.frames_per_job.get(name, 1.0), 1.0)
+        return max(work, 0.0) / at_a_time
 
 
 class Display:

@@ -373,7 +373,7 @@ class Catalog(_Model):
 class Photometry(_Model):
     """Forced photometry on the frames, which are not resampled."""
 
-    apertures_fwhm: tuple[Positive, ...] = (0.75, 1.25, 2.0)
+    apertures_fwhm: tuple[Positive, ...] = (0.75, 1.5, 2.5)
     """Radii in FWHM of the frame; the main one is chosen by ``main_aperture``."""
     main_aperture: Annotated[int, Field(ge=0)] = 1
     """Index of the main aperture."""

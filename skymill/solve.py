@@ -197,7 +197,7 @@ def _match(
     )
 
 
-def align(  # noqa: PLR0917
+def align(
     stars: Stars,
     reference: Stars,
     reference_wcs: WCS,

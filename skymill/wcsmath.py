@@ -286,7 +286,7 @@ def compose(
     return _with_sip(header, wcs, transform, shape, distortion, crpix, moved)
 
 
-def _with_sip(  # noqa: PLR0917
+def _with_sip(
     header: Header,
     wcs: WCS,
     transform: Affine,

@@ -159,7 +159,7 @@ def _one_by_one(
     return keep
 
 
-def _all_at_once(  # noqa: PLR0917
+def _all_at_once(
     values: Floats,
     sigma: Floats,
     start: NDArray[np.bool_],

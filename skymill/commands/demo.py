@@ -1,7 +1,8 @@
 """Simulate a night, reduce it, compare with the truth. No network is needed.
 
 A second call finds everything done. Bad frames belong to that night, to show how they
-are told: the exit code is 0 although they are rejected.
+are told: the exit code is 0 although they are rejected, and 10 if a frame ended in
+another way than the simulation expects.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from skymill.commands.project import Project, shown
+from skymill.commands.run import cores
 from skymill.errors import ConfigError
 
 __all__ = ["HELP", "add_arguments", "main"]
@@ -30,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="skymill-demo",
         help="folder to make or to go on with (default: skymill-demo)",
     )
-    parser.add_argument("-c", "--cores", metavar="N", type=int, help="CPU cores to use")
+    parser.add_argument("-c", "--cores", metavar="N", type=cores, help="CPU cores to use, or `all`")
 
 
 def main(args: argparse.Namespace) -> int:
     """Simulate once, reduce what is not reduced, compare."""
-    from skymill.commands.demo_check import comparison
+    from skymill.commands.demo_check import comparison, surprises
     from skymill.commands.init import make_project
     from skymill.commands.run import run_project
 
@@ -49,12 +51,15 @@ def main(args: argparse.Namespace) -> int:
     if code not in (0, 10):
         return code
     print("\n" + "\n".join(comparison(project, folder / "truth")))
-    if code == 10:
-        print("\nThe rejected frames were planted to show how they are told: all as it should be.")
+    odd = surprises(project, folder / "truth")
+    if odd:
+        print("\nnot as the simulation expects:", *odd, sep="\n  ")
+    else:
+        print("\nThe rejected frames are those that were planted; every frame ended as expected.")
     print("\nlook at")
     for path in _sights(project):
         print(f"  {shown(path)}")
-    return 0
+    return 10 if odd else 0
 
 
 def _simulate(folder: Path) -> None:

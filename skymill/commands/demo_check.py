@@ -8,6 +8,7 @@ over claimed error, which is 1 if the errors are true.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Comparison", "compare", "comparison"]
+__all__ = ["Comparison", "compare", "comparison", "surprises"]
 
 #: Stars that are compared: alone within this many pixels, and at least this bright
 #: over their error, or the nearest faint neighbour would be taken for them.
@@ -83,6 +84,39 @@ def comparison(project: Project, truth: Path) -> list[str]:
         pull = "" if math.isnan(one.pull) else f"{one.pull:.2f}"
         lines.append(f"{one.name:<34} {one.number:>6} {median:>24} {scatter:>12} {pull:>18}")
     return lines
+
+
+def surprises(project: Project, truth: Path) -> list[str]:
+    """Return a sentence for every frame that did not end as the simulation expects.
+
+    A planted bad frame must have one of the expected ends and one of the expected codes;
+    every other frame must be used.
+
+    Parameters
+    ----------
+    project : Project
+        A finished reduction.
+    truth : Path
+        The truth folder of the simulated night.
+    """
+    from skymill.commands.status import state
+    from skymill.simulate import Truth
+
+    now = state(project)
+    planted = {bad["path"]: bad["expected"] for bad in Truth.load(truth).bad}
+    fixes = {row["frame_id"]: re.findall(r"[A-Z0-9_]{3,}", row["fixes"]) for row in project.rows()}
+    found = [f"{row['path']} has no end" for row in now.pending]
+    for fate in now.funnel.fates:
+        expected = planted.get(fate.path, {"statuses": ["ok", "degraded"], "codes": []})
+        codes = {*fate.code.split(";"), *fixes[fate.frame_id]}
+        status = "ok" if fate.fate == "used" else fate.fate
+        # A calibration frame that nothing needs has no status of its own.
+        as_status = status in expected["statuses"] or status == "not_needed"
+        as_code = not expected["codes"] or codes & set(expected["codes"])
+        if not (as_status and as_code):
+            wanted = "/".join(expected["codes"] or expected["statuses"])
+            found.append(f"{fate.path} is {status} {fate.code} ({fate.step}), expected {wanted}")
+    return found
 
 
 def compare(

@@ -6,6 +6,7 @@ import argparse
 
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import SkymillError
+from skymill.workflow_files import workflow_root
 
 __all__ = ["HELP", "add_arguments", "main"]
 
@@ -23,19 +24,25 @@ def main(args: argparse.Namespace) -> int:
 
     from skymill.commands.status import state
     from skymill.jobs.report import write_report
+    from skymill.provenance import fingerprint
 
-    waiting = len(state(project).pending)
-    if waiting:
+    now = state(project)
+    if now.pending:
         raise SkymillError(
-            f"report: {waiting} frames have no end yet, so their story cannot be told.\n"
+            f"report: {len(now.pending)} frames have no end yet, so their story cannot be told.\n"
             f"`skymill status -d {shown(project.folder)}` says what is missing, "
             "`skymill run` does it."
         )
+    plan = now.plan
+    # The same arguments as those of the rule, so that the page is the same.
     write_report(
         results=project.results,
         sheet=project.sheet,
         page=project.report,
+        planned=sorted([*plan.masters, *plan.blocks, *plan.stacks, *plan.fields]),
         settings=project.settings.report.model_dump(mode="json"),
+        all_settings=project.settings.model_dump(mode="json"),
+        code=fingerprint(str(workflow_root() / "scripts" / "report.py")),
     )
     print(shown(project.report))
     return 0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import ConfigError, SkymillError
 
-__all__ = ["HELP", "add_arguments", "check_writable", "main", "run_project"]
+__all__ = ["HELP", "add_arguments", "check_writable", "cores", "main", "run_project"]
 
 HELP = "reduce everything that is not reduced yet (all Snakemake flags pass through)"
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c",
         "--cores",
         metavar="N",
-        type=_cores,
+        type=cores,
         help="CPU cores to use, or `all` (default: all that this process may use)",
     )
     parser.set_defaults(passes_flags=True)
@@ -79,14 +79,14 @@ def main(args: argparse.Namespace) -> int:
     return run_project(Project.find(args.directory), args.cores, args.extra)
 
 
-def run_project(project: Project, cores: int | None = None, flags: Sequence[str] = ()) -> int:
+def run_project(project: Project, n_cores: int | None = None, flags: Sequence[str] = ()) -> int:
     """Check, ingest if there is no sheet, run Snakemake, sum up.
 
     Parameters
     ----------
     project : Project
         The project.
-    cores : int, optional
+    n_cores : int, optional
         CPU cores; by default all that this process may use.
     flags : sequence of str
         Further flags of Snakemake.
@@ -118,12 +118,12 @@ def run_project(project: Project, cores: int | None = None, flags: Sequence[str]
         if asks:
             print("dry run: the sheet was not written; without it there are no jobs to list")
             return 0
-    cores = cores or len(os.sched_getaffinity(0))
-    command = snakemake_run.command(project, cores, flags)
+    n_cores = n_cores or len(os.sched_getaffinity(0))
+    command = snakemake_run.command(project, n_cores, flags)
     environment = snakemake_run.environment(project)
     if asks:
         return subprocess.run(command, env=environment, check=False).returncode
-    ended = snakemake_run.follow(project, command, environment, cores)
+    ended = snakemake_run.follow(project, command, environment, n_cores)
     if ended.code != 0:
         print(snakemake_run.explanation(project, ended), file=sys.stderr)
         return 130 if ended.interrupted else 1
@@ -165,7 +165,7 @@ def _sum_up(project: Project, ended: object) -> int:
     assert isinstance(ended, Ended)
     now = state(project)
     if ended.tracker.nothing_to_do:
-        print("nothing to be done: every product is there and up to date")
+        print("nothing to be done")
     else:
         print(f"finished in {duration(ended.seconds)}")
     print("\n".join(funnel_lines(now.funnel, len(now.pending))))
@@ -181,7 +181,8 @@ def _given(flags: Sequence[str], wanted: Sequence[str]) -> bool:
     return has_flag(flags, *wanted)
 
 
-def _cores(text: str) -> int:
+def cores(text: str) -> int:
+    """Return the number of cores that a word of the command line means."""
     if text == "all":
         return len(os.sched_getaffinity(0))
     if not text.isdigit() or int(text) < 1:

@@ -264,8 +264,6 @@ def _frames_per_job(plan: Plan) -> dict[str, float]:
     blocks = {name: len(block.frames) for name, block in plan.blocks.items()}
     frames = {step: mean(list(blocks.values())) for step in (*LIGHT_STEPS, "photometry")}
     frames["stack"] = mean([sum(blocks[b] for b in s.blocks) for s in plan.stacks.values()])
-    per_field = mean([sum(blocks[b] for b in f.blocks) for f in plan.fields.values()])
-    frames |= {"reference_frames": per_field, "lightcurves": per_field}
     for kind in ("bias", "dark", "flat"):
         members = [len(m.frames) for m in plan.masters.values() if m.kind.endswith(kind)]
         frames[f"master_{kind}"] = mean(members)

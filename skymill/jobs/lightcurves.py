@@ -64,6 +64,9 @@ def lightcurves_field(
         result = lightcurves(measured, {f: lists[f] for f in measured}, by_frame, fluxes, **settings)
     except ScienceFailure as failure:
         outcome = Outcome.from_failure(name, "lightcurves", failure)
+        if failure.code == "NO_FRAMES" and len(rows) < settings["minimum_epochs"]:
+            # A field observed once or twice has no light curve; nothing has failed.
+            outcome = Outcome(name, "lightcurves", "off", "TOO_FEW", failure.message)
         curves: LightCurves = empty_lightcurves()
     else:
         outcome = Outcome.from_result(name, "lightcurves", result)

@@ -125,6 +125,7 @@ def _grid(
         solved,
         pixel_scale_arcsec=settings["pixel_scale_arcsec"],
         max_mpix=settings["max_mpix"],
+        orientation=settings["orientation"],
         reference=reference,
     )
 

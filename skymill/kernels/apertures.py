@@ -281,16 +281,9 @@ def overlap_area(dx: float, dy: float, r: float) -> float:
 
 @njit(cache=True)
 def _usable(
-    sci: Any,
-    err: Any,
-    mask: Any,
-    i: Any,
-    j: Any,
-    bad_bits: Any,
-    segments: Any,
-    own: Any,
+    sci: Any, err: Any, mask: Any, i: Any, j: Any, bad_bits: Any, segments: Any, own: Any,
     use_segments: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """Whether pixel (x = i, y = j) may enter a sum."""
     ny, nx = sci.shape
     if i < 0 or j < 0 or i >= nx or j >= ny:
@@ -304,18 +297,10 @@ def _usable(
 
 @njit(cache=True)
 def _sum_circles(
-    sci: Any,
-    err: Any,
-    mask: Any,
-    x: Any,
-    y: Any,
-    r: Any,
-    bad_bits: Any,
-    outside_bit: Any,
-    segments: Any,
-    owners: Any,
-    use_segments: Any,
-) -> Any:
+    sci: Any, err: Any, mask: Any, x: Any, y: Any, r: Any, bad_bits: Any, outside_bit: Any,
+    segments: Any, owners: Any, use_segments: Any,
+) -> Any:  # fmt: skip
+    ny, nx = sci.shape
     n = len(x)
     flux = np.full(n, np.nan)
     flux_err = np.full(n, np.nan)
@@ -324,6 +309,10 @@ def _sum_circles(
     bits = np.zeros(n, np.uint16)
     for k in range(n):
         if not (np.isfinite(x[k]) and np.isfinite(y[k]) and np.isfinite(r[k])):
+            continue
+        if not (-r[k] <= x[k] + 0.5 <= nx + r[k] and -r[k] <= y[k] + 0.5 <= ny + r[k]):
+            masked[k] = np.pi * r[k] * r[k]
+            bits[k] = outside_bit
             continue
         own = owners[k] if use_segments else np.int32(0)
         total, variance, area[k], masked[k], bits[k] = _sum_circle(
@@ -340,18 +329,9 @@ def _sum_circles(
 
 @njit(cache=True)
 def _sum_circle(
-    sci: Any,
-    err: Any,
-    mask: Any,
-    x: Any,
-    y: Any,
-    r: Any,
-    bad_bits: Any,
-    outside_bit: Any,
-    segments: Any,
-    own: Any,
-    use_segments: Any,
-) -> Any:
+    sci: Any, err: Any, mask: Any, x: Any, y: Any, r: Any, bad_bits: Any, outside_bit: Any,
+    segments: Any, own: Any, use_segments: Any,
+) -> Any:  # fmt: skip
     ny, nx = sci.shape
     total, variance, area, lost = 0.0, 0.0, 0.0, 0.0
     bits = np.uint16(0)
@@ -378,11 +358,13 @@ def _sum_circle(
     mirror_x, mirror_y = int(np.floor(2.0 * x + 0.5)), int(np.floor(2.0 * y + 0.5))
     for j in range(j_low, j_high + 1):
         for i in range(i_low, i_high + 1):
-            extra = _overlap(i - x, j - y, r)
-            if extra == 0.0 or _usable(sci, err, mask, i, j, bad_bits, segments, own, use_segments):
+            if _usable(sci, err, mask, i, j, bad_bits, segments, own, use_segments):
                 continue
+            extra = _overlap(i - x, j - y, r)
             i_to, j_to = mirror_x - i, mirror_y - j
-            if _usable(sci, err, mask, i_to, j_to, bad_bits, segments, own, use_segments):
+            if extra > 0.0 and _usable(
+                sci, err, mask, i_to, j_to, bad_bits, segments, own, use_segments
+            ):
                 weight = _overlap(i_to - x, j_to - y, r)
                 value, sigma = np.float64(sci[j_to, i_to]), np.float64(err[j_to, i_to])
                 total += extra * value
@@ -392,7 +374,10 @@ def _sum_circle(
 
 
 @njit(cache=True)
-def _level_rings(sci: Any, mask: Any, x: Any, y: Any, r_in: Any, r_out: Any, bad_bits: Any, clip: Any, efficiency: Any, shrink: Any, minimum: Any, segments: Any, owners: Any, use_segments: Any) -> Any:  # fmt: skip
+def _level_rings(
+    sci: Any, mask: Any, x: Any, y: Any, r_in: Any, r_out: Any, bad_bits: Any, clip: Any,
+    efficiency: Any, shrink: Any, minimum: Any, segments: Any, owners: Any, use_segments: Any,
+) -> Any:  # fmt: skip
     ny, nx = sci.shape
     n = len(x)
     level = np.full(n, np.nan)

@@ -85,12 +85,16 @@ def cell_statistics(
 
 
 def expand_spline(
-    mesh: NDArray[np.float64], shape: tuple[int, int], box_size_px: int
+    mesh: NDArray[np.float64],
+    shape: tuple[int, int],
+    box_size_px: int,
+    *,
+    extrapolate: bool = False,
 ) -> NDArray[np.float32]:
     """Interpolate values at cell centres to every pixel of a frame.
 
-    Natural cubic spline along y, then along x; constant beyond the outermost centres;
-    linear with two cells, constant with one.
+    Natural cubic spline along y, then along x; linear with two cells, constant with one.
+    Beyond the outermost centres it stays constant, or goes on along its end slope.
 
     Parameters
     ----------
@@ -100,27 +104,34 @@ def expand_spline(
         Shape (ny, nx) of the result.
     box_size_px : int
         Side of a cell in pixels.
+    extrapolate : bool
+        Go on along the slope beyond the outermost centres.
 
     Returns
     -------
     ndarray of float32, shape (ny, nx)
     """
-    cell_y, terms_y = _spline_terms(mesh.shape[0], shape[0], box_size_px)
-    cell_x, terms_x = _spline_terms(mesh.shape[1], shape[1], box_size_px)
+    cell_y, terms_y = _spline_terms(mesh.shape[0], shape[0], box_size_px, extrapolate)
+    cell_x, terms_x = _spline_terms(mesh.shape[1], shape[1], box_size_px, extrapolate)
     nodes = np.ascontiguousarray(mesh, np.float64)
     return np.asarray(_expand(nodes, cell_y, terms_y, cell_x, terms_x))
 
 
 def _spline_terms(
-    n_nodes: int, n_pixels: int, box: int
+    n_nodes: int, n_pixels: int, box: int, extrapolate: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Lower node of each pixel and the factors of its two values and two curvatures."""
     where = (np.arange(n_pixels) + 0.5) / box - 0.5
-    where = np.clip(where, 0.0, n_nodes - 1.0)
+    if not extrapolate or n_nodes == 1:
+        where = np.clip(where, 0.0, n_nodes - 1.0)
     lower = np.clip(np.floor(where).astype(np.int64), 0, max(n_nodes - 2, 0))
     b = where - lower
     a = 1.0 - b
-    return lower, np.stack([a, b, (a**3 - a) / 6.0, (b**3 - b) / 6.0])
+    bend_a, bend_b = (a**3 - a) / 6.0, (b**3 - b) / 6.0
+    # Beyond the ends, where the curvature is zero: the tangent instead of the cubic.
+    bend_a = np.where(b > 1, (b - 1) / 6.0, np.where(b < 0, -b / 3.0, bend_a))
+    bend_b = np.where(b > 1, (b - 1) / 3.0, np.where(b < 0, -b / 6.0, bend_b))
+    return lower, np.stack([a, b, bend_a, bend_b])
 
 
 @njit(cache=True)

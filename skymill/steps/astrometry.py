@@ -47,7 +47,7 @@ __all__ = ["astrometry"]
 _J2000 = (2000.0, 51544.5)
 
 
-def astrometry(  # noqa: PLR0917
+def astrometry(
     sources: Table,
     row: Mapping[str, Any],
     header_wcs: WCS | None,
@@ -146,7 +146,7 @@ def astrometry(  # noqa: PLR0917
 class _Frame:
     """What is known of the frame that is solved."""
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         frame_id: str,
         stars: Stars,
@@ -201,7 +201,7 @@ def _solve_reference(
     return _result(row, flags, {})
 
 
-def _solve_frame(  # noqa: PLR0917
+def _solve_frame(
     frame: _Frame,
     reference: Stars,
     reference_solution: Mapping[str, Any],
@@ -276,7 +276,7 @@ def _row(frame: _Frame, solution: str, method: str, wcs: WCS, reference: str) ->
     }
 
 
-def _solved(  # noqa: PLR0917
+def _solved(
     frame: _Frame,
     kind: str,
     method: str,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from skymill.errors import Result, StepFailed
-from skymill.frame import Background, Frame, MaskBit, expand_mesh, has_bits
+from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.detect import detect, gaussian_kernel, grow_segments
-from skymill.kernels.mesh import CellStatistics, cell_statistics
+from skymill.kernels.mesh import CellStatistics, cell_statistics, expand_spline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _CLIPPED_MEAN_VARIANCE = 1.030
 #: A frame is divided into at least this many cells along its shorter side.
 _MINIMUM_CELLS = 4
 _SMALLEST_BOX_PX = 8
+_REFERENCE_FILTER = 3
 #: With more cells without sky than this, wings of sources are let into the level.
 _CROWDED_FRACTION = 0.5
 #: A level that varies by more than this part of itself, and well above its noise, is steep.
@@ -38,6 +39,9 @@ _BRIGHT = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
 
 class _Mesh(NamedTuple):
     level: NDArray[np.float64]
+    #: Smooth in any case: what is subtracted before the next round. Its noise would else
+    #: return in the next level, as the mean of a spline over a cell is not its central value.
+    reference: NDArray[np.float64]
     rms: NDArray[np.float64]
     err: NDArray[np.float64]
     n: NDArray[np.int64]
@@ -107,8 +111,10 @@ def background(
     mesh = _first_mesh(sci, err, good, box, filter_size, smallest)
     source = np.zeros_like(good)
     for _ in range(iterations):
-        level = expand_mesh(mesh.level.astype(np.float32), frame.shape, box)
-        rms = expand_mesh(mesh.rms.astype(np.float32), frame.shape, box)
+        # Along the slope also in the outer half cells: held constant there, a tilted sky
+        # would leave residuals that pull the outermost centres by 1/8 of the step of a cell.
+        level = expand_spline(mesh.reference, frame.shape, box, extrapolate=True)
+        rms = expand_spline(mesh.rms, frame.shape, box)
         residual = sci - level
         seeds, source = _sources(frame, residual, rms, source_sigma, grow_factor, grow_px)
         statistics, crowded = _statistics(residual, err, good, seeds, source, box, smallest)
@@ -138,7 +144,7 @@ def _first_mesh(
 
 def _next_mesh(before: _Mesh, s: CellStatistics, filter_size: int, smallest: float) -> _Mesh:
     """Add the mean of the residuals: a tilt inside a cell does no harm."""
-    return _mesh(before.level + s.mean, s, filter_size, smallest)
+    return _mesh(before.reference + s.mean, s, filter_size, smallest)
 
 
 def _sources(
@@ -200,7 +206,12 @@ def _mesh(
         )
     err = np.where(s.n > 0, s.variance, np.nan) ** 0.5
     return _Mesh(
-        _smooth(level, poor, filter_size), _smooth(s.scatter, poor, filter_size), err, s.n, poor
+        level=_smooth(level, poor, filter_size),
+        reference=_smooth(level, poor, max(filter_size, _REFERENCE_FILTER)),
+        rms=_smooth(s.scatter, poor, filter_size),
+        err=err,
+        n=s.n,
+        filled=poor,
     )
 
 
@@ -226,12 +237,9 @@ def _plane(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.f
     if good.sum() < 12:
         return plane
     for _ in range(5):
-        terms = (np.ones(int(use.sum())), x[use], y[use])
-        normal = np.array([[float(np.sum(a * b)) for b in terms] for a in terms])
-        right = np.array([float(np.sum(a * values[use])) for a in terms])
-        if abs(np.linalg.det(normal)) < 1e-9:
+        c = _least_squares_plane(x[use], y[use], values[use])
+        if c is None:
             break
-        c = np.linalg.solve(normal, right)
         plane = c[0] + c[1] * x + c[2] * y
         rest = values - plane
         limit = 3 * 1.4826 * float(np.median(np.abs(rest[use])))
@@ -239,6 +247,24 @@ def _plane(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.f
         if use.sum() < 6:
             break
     return plane
+
+
+def _least_squares_plane(
+    x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]
+) -> tuple[float, float, float] | None:
+    """Coefficients of the plane a + b x + c y, None if the points lie on a line.
+
+    By hand and not by LAPACK, whose last bits differ between machines.
+    """
+    mean_x, mean_y, mean_z = (float(np.mean(v)) for v in (x, y, z))
+    dx, dy, dz = x - mean_x, y - mean_y, z - mean_z
+    xx, yy, xy = float(np.sum(dx * dx)), float(np.sum(dy * dy)), float(np.sum(dx * dy))
+    xz, yz = float(np.sum(dx * dz)), float(np.sum(dy * dz))
+    det = xx * yy - xy * xy
+    if det <= 1e-9 * max(xx * yy, 1e-300):
+        return None
+    b, c = (xz * yy - yz * xy) / det, (yz * xx - xz * xy) / det
+    return mean_z - b * mean_x - c * mean_y, b, c
 
 
 def _fill(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,8 @@ from skymill.errors import FrameRejected, Result
 from skymill.frame import Frame, MaskBit, Master, has_bits
 from skymill.kernels.calibrate import calibrate_pixels
 from skymill.readout import OverscanLevel, Readout, fit_overscan
-from skymill.steps.masters_common import check_master, permanent
+from skymill.steps.masters_common import permanent
+from skymill.steps.masters_intake import check_master
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

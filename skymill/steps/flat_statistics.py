@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymill.readout import clipped_mean_std
-from skymill.steps.masters_common import box_corners
+from skymill.robust import clipped_mean_std
+from skymill.steps.masters_intake import box_corners
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

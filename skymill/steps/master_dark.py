@@ -14,7 +14,7 @@ import numpy as np
 
 from skymill.errors import Result
 from skymill.frame import MaskBit, Master
-from skymill.readout import robust_sigma
+from skymill.robust import robust_sigma
 from skymill.steps.masters_common import (
     Intake,
     LoadedFrame,

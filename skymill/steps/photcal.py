@@ -283,7 +283,7 @@ class _Comparison:
     band: str
 
 
-def _compare(  # noqa: PLR0917
+def _compare(
     stars: _Bright,
     catalog: RefCatalog,
     wcs: WCS | None,
@@ -354,7 +354,7 @@ def _fill_zero_point(
     numbers["zp_std"] = _plain(float(1.4826 * np.median(np.abs(off[offset.keep]))))
 
 
-def _fill_throughput(  # noqa: PLR0917
+def _fill_throughput(
     out: dict[str, Any],
     numbers: dict[str, Any],
     stars: _Bright,
@@ -415,7 +415,7 @@ def _judge(out: dict[str, Any], catalog: bool, cloudy: float) -> list[tuple[str,
     return flags
 
 
-def _fill_depth(  # noqa: PLR0917
+def _fill_depth(
     out: dict[str, Any],
     numbers: dict[str, Any],
     sources: Table,

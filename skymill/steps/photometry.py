@@ -119,7 +119,9 @@ def photometry(  # noqa: PLR0917  the six things that a measurement needs
     no_ring = np.zeros(x.size, bool)
     if background == "annulus":
         inner, outer = (float(factor) * fwhm_px for factor in annulus_fwhm)
-        ring = annulus_background(sci, frame.mask, x, y, inner, outer, clip_sigma=_RING_CLIP_SIGMA)
+        bright = sums[main_aperture].flux / sums[main_aperture].flux_err
+        others = _with_sources(frame.mask, x, y, bright, fwhm_px)
+        ring = annulus_background(sci, others, x, y, inner, outer, clip_sigma=_RING_CLIP_SIGMA)
         no_ring = ~(np.isfinite(ring.level) & np.isfinite(ring.level_err))
         level = np.where(no_ring, level, ring.level)
         level_err = np.where(no_ring, level_err, ring.level_err)
@@ -164,6 +166,33 @@ def empty_photometry(apertures: int) -> Table:
     table["flags"], table["mask_or"] = nothing.astype(np.int32), nothing.astype(np.int32)
     _describe(table, apertures)
     return table
+
+
+def _with_sources(
+    mask: NDArray[np.uint16],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    snr: NDArray[np.float64],
+    fwhm_px: float,
+) -> NDArray[np.uint16]:
+    """Return the mask with a disk of SOURCE around every position.
+
+    Rings of crowded stars would take the wings of the neighbours for sky: clipping does
+    not see them. A disk ends where a Moffat profile (beta 3.5) falls to a tenth of the
+    noise of a pixel, ``r = FWHM (0.6 + 0.87 log10(S/N))`` within 3 %.
+    """
+    out = mask.copy()
+    ny, nx = mask.shape
+    with np.errstate(invalid="ignore"):
+        radius = fwhm_px * (0.6 + 0.87 * np.log10(np.clip(np.nan_to_num(snr), 1.0, 1e5)))
+    for cx, cy, r in zip(x, y, radius, strict=True):
+        if not (-r < cx < nx + r and -r < cy < ny + r):
+            continue
+        y0, y1 = max(0, int(cy - r)), min(ny, int(cy + r) + 2)
+        x0, x1 = max(0, int(cx - r)), min(nx, int(cx + r) + 2)
+        inside = (np.arange(y0, y1)[:, None] - cy) ** 2 + (np.arange(x0, x1) - cx) ** 2 < r * r
+        out[y0:y1, x0:x1][inside] |= np.uint16(MaskBit.SOURCE)
+    return out
 
 
 def _flux(

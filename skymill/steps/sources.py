@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,28 +17,31 @@ from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
 from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
-from skymill.kernels.shapes import WindowedShapes, fit_moffat, windowed_shapes
+from skymill.steps._seeing import (
+    BRIGHT,
+    SIGMA_TO_FWHM,
+    Scene,
+    Seeing,
+    axes,
+    first_look,
+    is_crowded,
+    measure_seeing,
+)
 
 if TYPE_CHECKING:
     from astropy.table import Table
     from numpy.typing import NDArray
 
+    from skymill.kernels.shapes import WindowedShapes
+
 __all__ = ["FLAG_MEANINGS", "SourceFlag", "empty_sources_table", "sources"]
 
-_SIGMA_TO_FWHM = 2.3548200450309493
 #: Ring of the local background, in FWHM beyond the total aperture.
 _RING_GAP_FWHM, _RING_WIDTH_FWHM = 1.0, 3.0
-#: The seeing is measured on at most this many of the brightest suitable stars.
-_SEEING_STARS = 200
-_SEEING_SNR = (50.0, 20.0, 8.0)
-#: First detection, for the seeing only: filter and threshold.
-_FIRST_FWHM_PX, _FIRST_SIGMA = 2.5, 10.0
 #: Width of a source relative to the seeing that makes it SHARP or EXTENDED, above this S/N.
 _SHARP, _EXTENDED, _SHAPE_SNR = 0.6, 1.5, 15.0
-#: A group that covers more of the frame than this is a crowd, not a source.
-_CROWDED_FRACTION = 0.1
-#: Detector bits that do not hide the light of a star from detection and centring.
-_BRIGHT = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
+#: Areas that differ by less than this part of a circle are equal to rounding.
+_ROUNDING = 1e-6
 
 
 class SourceFlag(IntFlag):
@@ -75,7 +78,7 @@ FLAG_MEANINGS: dict[SourceFlag, str] = {
     SourceFlag.MASKED_APERTURE: "bad pixels in the main aperture were replaced by opposite ones",
     SourceFlag.INCOMPLETE_APERTURE: "part of the main aperture is lost",
     SourceFlag.CENTRE_MASKED: "the central pixel is bad; there is no flux",
-    SourceFlag.NEIGHBOUR: "pixels of another source in the total aperture were replaced",
+    SourceFlag.NEIGHBOUR: "another source in the total aperture; its pixels were replaced",
     SourceFlag.MASKED_TOTAL: "bad pixels in the total aperture were replaced or are lost",
     SourceFlag.NO_LOCAL_SKY: "too few sky pixels around it; there is no total flux",
     SourceFlag.BAD_CENTRE: "the windowed centre failed; the barycentre is given",
@@ -104,25 +107,6 @@ _COLUMNS: tuple[tuple[str, Any, str | None, str], ...] = (
     ("flags", np.int64, None, "SourceFlag bits"),
     ("mask_or", np.int64, None, "OR of the mask bits in the main aperture"),
 )
-
-
-class _Scene(NamedTuple):
-    """The frame as the measurements see it."""
-
-    sci: NDArray[np.float32]
-    err: NDArray[np.float32]
-    mask: NDArray[np.uint16]
-    hidden: NDArray[np.bool_]
-    noise: NDArray[np.float32]
-
-
-class _Seeing(NamedTuple):
-    fwhm: float
-    ellipticity: float | None
-    beta: float | None
-    n: int
-    #: FWHM of the profile over that of the Gaussian with the same windowed moments.
-    factor: float
 
 
 def empty_sources_table() -> Table:
@@ -187,7 +171,7 @@ def sources(
         raise StepFailed("ALL_MASKED", "sources: no pixel of the frame is good.", n_good_px=0)
     name = str(row["frame_id"]) if row and row.get("frame_id") else "frame"
     scene = _scene(frame, background)
-    seeing = _first_look(scene)
+    seeing = first_look(scene)
     objects, segments, crowded = _detect(
         scene, seeing.fwhm, threshold_sigma, minimum_area_px, deblend_contrast
     )
@@ -209,7 +193,7 @@ def sources(
     owners = np.arange(1, len(objects) + 1)
     bright = np.sort(np.argsort(-objects["cflux"], kind="stable")[:max_sources])
     objects, owners = objects[bright], owners[bright]
-    seeing, shapes = _seeing(scene, objects, segments, owners, seeing.fwhm)
+    seeing, shapes = measure_seeing(scene, objects, segments, owners, seeing.fwhm)
     table = _measure(
         scene, background, objects, segments, owners, shapes, seeing,
         aperture_fwhm * seeing.fwhm, total_aperture_fwhm * seeing.fwhm,
@@ -243,14 +227,14 @@ def _judge(
         flags.append(
             (
                 "TRAILED",
-                f"sources: the stars of {name} have a median ellipticity of {ellipticity:.2f}, more "
-                f"than {trailed:g} (settings: sources.trailed_ellipticity).",
+                f"sources: the stars of {name} have a median ellipticity of {ellipticity:.2f}, "
+                f"more than {trailed:g} (settings: sources.trailed_ellipticity).",
             )
         )
     return tuple(flags)
 
 
-def _scene(frame: Frame, background: Background) -> _Scene:
+def _scene(frame: Frame, background: Background) -> Scene:
     """Subtract the background and find the noise of the empty sky at every pixel.
 
     The error of a frame follows its own pixel values: a pixel that is low by chance has a
@@ -258,7 +242,7 @@ def _scene(frame: Frame, background: Background) -> _Scene:
     """
     level, rms = background.level_map(), background.rms_map()
     finite = np.isfinite(frame.sci) & np.isfinite(frame.err) & (frame.err > 0)
-    hidden = has_bits(frame.mask, MaskBit.bad() & ~_BRIGHT) | ~finite
+    hidden = has_bits(frame.mask, MaskBit.bad() & ~BRIGHT) | ~finite
     sci = np.where(finite, frame.sci - level, np.float32(0))
     err = np.where(finite, frame.err, np.float32(1))
     variance = err * err - sci
@@ -269,13 +253,13 @@ def _scene(frame: Frame, background: Background) -> _Scene:
     ratio = float(np.median(rms[good] / noise[good]))
     if np.isfinite(ratio) and ratio > 1:
         noise = noise * np.float32(ratio)
-    return _Scene(sci, err, frame.mask, hidden, noise.astype(np.float32))
+    return Scene(sci, err, frame.mask, hidden, noise.astype(np.float32))
 
 
 def _detect(
-    scene: _Scene, fwhm: float, threshold_sigma: float, minimum_area_px: int, contrast: float
+    scene: Scene, fwhm: float, threshold_sigma: float, minimum_area_px: int, contrast: float
 ) -> tuple[NDArray[Any], NDArray[np.int32], bool]:
-    """Detect; where one group swallows much of the frame, detect against the local light.
+    """Detect; where large groups swallow much of the frame, detect against the local light.
 
     A dense cluster is one connected group, of which no star holds a fraction that would
     let it be separated. A filter of zero sum sees the stars and not the plateau.
@@ -288,8 +272,7 @@ def _detect(
     objects, segments, _ = detect(
         scene.sci, scene.noise, scene.hidden, kernel=gaussian_kernel(fwhm), clean=True, **options
     )
-    largest = int(objects["npix"].max()) if len(objects) else 0
-    if largest <= _CROWDED_FRACTION * scene.sci.size:
+    if not is_crowded(objects, fwhm, scene.sci.size):
         return objects, segments, False
     objects, segments, _ = detect(
         scene.sci, scene.noise, scene.hidden, kernel=crowded_kernel(fwhm), **options
@@ -297,146 +280,14 @@ def _detect(
     return objects, segments, True
 
 
-def _first_look(scene: _Scene) -> _Seeing:
-    """Guess the seeing from how far above the threshold bright groups rise.
-
-    A Gaussian of peak p covers ``2 pi sigma**2 ln(p / t)`` px above the threshold t.
-    """
-    for sigma in (_FIRST_SIGMA, 0.5 * _FIRST_SIGMA):
-        objects, segments, _ = detect(
-            scene.sci,
-            scene.noise,
-            scene.hidden,
-            threshold_sigma=sigma,
-            minimum_area_px=5,
-            kernel=gaussian_kernel(_FIRST_FWHM_PX),
-        )
-        rise = objects["peak"] / np.maximum(objects["thresh"], 1e-9)
-        saturated = has_bits(scene.mask, _BRIGHT)[objects["ypeak"], objects["xpeak"]]
-        use = (rise > 2) & ~saturated & ((objects["flag"] & 2) == 0)
-        if use.sum() < (3 if sigma == _FIRST_SIGMA else 1):
-            continue
-        width = np.sqrt(objects["npix"][use] / (2 * np.pi * np.log(rise[use]))) * _SIGMA_TO_FWHM
-        bright = np.argsort(-objects["cflux"][use], kind="stable")[:_SEEING_STARS]
-        guess = float(np.clip(np.median(width[bright]), 1.2, 60.0))
-        owners = np.flatnonzero(use) + 1
-        seeing, _ = _seeing(scene, objects[use], segments, owners, guess)
-        return seeing
-    return _Seeing(_FIRST_FWHM_PX, None, None, 0, 1.0)
-
-
-def _seeing(
-    scene: _Scene,
-    objects: NDArray[Any],
-    segments: NDArray[np.int32],
-    owners: NDArray[Any],
-    guess: float,
-) -> tuple[_Seeing, WindowedShapes]:
-    """Measure centres and shapes, and the profile of the stars, with a window that fits."""
-    fwhm = guess
-    seeing = _Seeing(guess, None, None, 0, 1.0)
-    for _ in range(4):
-        shapes = windowed_shapes(
-            scene.sci, scene.err, scene.hidden, segments, owners, objects["x"], objects["y"],
-            fwhm / _SIGMA_TO_FWHM, max_shift_px=max(2.0, fwhm),
-        )  # fmt: skip
-        stars = _choose_stars(scene, objects, shapes, fwhm)
-        if not stars.any():
-            return _Seeing(fwhm, None, None, 0, 1.0), shapes
-        seeing = _fit_stars(scene, segments, owners, shapes, stars, fwhm)
-        if abs(seeing.fwhm - fwhm) < 0.02 * fwhm:
-            break
-        fwhm = seeing.fwhm
-    return seeing, shapes
-
-
-def _choose_stars(
-    scene: _Scene, objects: NDArray[Any], shapes: WindowedShapes, fwhm: float
-) -> NDArray[np.bool_]:
-    """Bright, isolated, unsaturated, complete, and shaped like most of the others."""
-    radius = 1.5 * fwhm
-    sums = aperture_sum(scene.sci, scene.err, scene.mask, shapes.x, shapes.y, radius)
-    snr = sums.flux / sums.flux_err
-    clean = shapes.converged & np.isfinite(shapes.xx) & (sums.masked_area == 0)
-    clean &= np.isfinite(snr) & ((objects["flag"] & 3) == 0)
-    clean &= _isolation(objects, shapes) > 3 * fwhm
-    size = np.maximum(shapes.xx * shapes.yy - shapes.xy**2, 0) ** 0.25
-    for limit in _SEEING_SNR:
-        stars = clean & (snr > limit)
-        if stars.sum() >= 10 or limit == _SEEING_SNR[-1]:
-            break
-    for _ in range(3):
-        if stars.sum() < 4:
-            break
-        middle = float(np.median(size[stars]))
-        spread = 1.4826 * float(np.median(np.abs(size[stars] - middle)))
-        stars &= np.abs(size - middle) <= max(3 * spread, 0.05 * middle)
-    order = np.flatnonzero(stars)
-    order = order[np.argsort(-snr[order], kind="stable")][:_SEEING_STARS]
-    chosen = np.zeros(len(objects), bool)
-    chosen[order] = True
-    return chosen
-
-
-def _isolation(objects: NDArray[Any], shapes: WindowedShapes) -> NDArray[np.float64]:
-    """Distance to the nearest other source in px, infinite if there is none."""
-    from scipy.spatial import cKDTree
-
-    x = np.where(shapes.converged, shapes.x, objects["x"])
-    y = np.where(shapes.converged, shapes.y, objects["y"])
-    if len(x) < 2:
-        return np.full(len(x), np.inf)
-    points = np.column_stack([x, y])
-    distance, _ = cKDTree(points).query(points, k=2)
-    return np.asarray(distance, np.float64)[:, 1]
-
-
-def _fit_stars(
-    scene: _Scene,
-    segments: NDArray[np.int32],
-    owners: NDArray[Any],
-    shapes: WindowedShapes,
-    stars: NDArray[np.bool_],
-    fwhm: float,
-) -> _Seeing:
-    """Median profile of the chosen stars."""
-    bad = scene.hidden | has_bits(scene.mask, MaskBit.bad())
-    moments = (shapes.xx[stars], shapes.yy[stars], shapes.xy[stars])
-    fits = fit_moffat(
-        scene.sci, bad, segments, owners[stars], shapes.x[stars], shapes.y[stars], moments, fwhm
-    )
-    gaussian = _SIGMA_TO_FWHM * (moments[0] * moments[1] - moments[2] ** 2) ** 0.25
-    a, b, _ = _axes(*moments)
-    ellipticity = float(np.median(1 - b / a))
-    good = np.isfinite(fits.fwhm)
-    n = int(stars.sum())
-    if not good.any():
-        return _Seeing(float(np.median(gaussian)), ellipticity, None, n, 1.0)
-    factor = float(np.median(fits.fwhm[good] / gaussian[good]))
-    return _Seeing(
-        float(np.median(fits.fwhm[good])), ellipticity, float(np.median(fits.beta[good])), n, factor
-    )
-
-
-def _axes(
-    xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Semi-axes and angle of the ellipse of second moments."""
-    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
-    root = np.hypot(half, xy)
-    a = np.sqrt(np.maximum(mean + root, 0))
-    b = np.sqrt(np.maximum(mean - root, 0))
-    return a, b, 0.5 * np.arctan2(xy, half)
-
-
 def _measure(
-    scene: _Scene,
+    scene: Scene,
     background: Background,
     objects: NDArray[Any],
     segments: NDArray[np.int32],
     owners: NDArray[Any],
     shapes: WindowedShapes,
-    seeing: _Seeing,
+    seeing: Seeing,
     r_main: float,
     r_total: float,
 ) -> Table:
@@ -447,9 +298,9 @@ def _measure(
     main_err = np.sqrt(main.flux_err**2 + (main.area * background.level_err) ** 2)
     total, total_err, flags = _total_flux(scene, segments, owners, x, y, r_total, seeing.fwhm)
     shaped = settled & np.isfinite(shapes.xx)
-    a, b, theta = _axes(shapes.xx, shapes.yy, shapes.xy)
+    a, b, theta = axes(shapes.xx, shapes.yy, shapes.xy)
     a, b = np.where(shaped, a, objects["a"]), np.where(shaped, b, objects["b"])
-    fwhm = _SIGMA_TO_FWHM * np.sqrt(a * b) * seeing.factor
+    fwhm = SIGMA_TO_FWHM * np.sqrt(a * b) * seeing.factor
     flags |= _flags(scene, objects, main, shapes, r_main, (x, y))
     flags |= _shape_flags(fwhm, main.flux / main_err, seeing.fwhm)
     values = {
@@ -475,7 +326,7 @@ def _measure(
 
 
 def _total_flux(
-    scene: _Scene,
+    scene: Scene,
     segments: NDArray[np.int32],
     owners: NDArray[Any],
     x: NDArray[np.float64],
@@ -495,17 +346,26 @@ def _total_flux(
     )  # fmt: skip
     flux = sums.flux - sums.area * ring.level
     flux_err = np.sqrt(sums.flux_err**2 + (sums.area * ring.level_err) ** 2)
-    # Rounding of the exact overlap leaves a few 1e-13 px.
-    tiny = 1e-6 * np.pi * radius**2
-    lost = np.pi * radius**2 - sums.area > tiny
-    flags = np.where(sums.masked_area > masked + tiny, SourceFlag.NEIGHBOUR, 0)
-    flags |= np.where((masked > tiny) | lost, SourceFlag.MASKED_TOTAL, 0)
-    flags |= np.where(~np.isfinite(ring.level), SourceFlag.NO_LOCAL_SKY, 0)
-    return flux, flux_err, flags.astype(np.int64)
+    tiny = _ROUNDING * np.pi * radius**2
+    flags = _bits(
+        len(x),
+        (SourceFlag.NEIGHBOUR, sums.masked_area > masked + tiny),
+        (SourceFlag.MASKED_TOTAL, masked > tiny),
+        (SourceFlag.NO_LOCAL_SKY, ~np.isfinite(ring.level)),
+    )
+    return flux, flux_err, flags
+
+
+def _bits(n: int, *cases: tuple[SourceFlag, Any]) -> NDArray[np.int64]:
+    """OR of the flags whose condition holds, for n sources."""
+    flags = np.zeros(n, np.int64)
+    for bit, where in cases:
+        flags |= np.where(where, int(bit), 0)
+    return flags
 
 
 def _flags(
-    scene: _Scene,
+    scene: Scene,
     objects: NDArray[Any],
     main: ApertureSums,
     shapes: WindowedShapes,
@@ -513,32 +373,31 @@ def _flags(
     centre: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> NDArray[np.int64]:
     ny, nx = scene.sci.shape
-    tiny = 1e-6 * np.pi * r_main**2
+    tiny = _ROUNDING * np.pi * r_main**2
     edge = (objects["flag"] & 2 > 0) | ((main.mask_or & int(MaskBit.OUTSIDE)) > 0)
     edge |= (centre[0] < 0) | (centre[1] < 0) | (centre[0] > nx - 1) | (centre[1] > ny - 1)
-    cases: tuple[tuple[SourceFlag, Any], ...] = (
+    return _bits(
+        len(objects),
         (SourceFlag.BLENDED, (objects["flag"] & 1) > 0),
         (SourceFlag.EDGE, edge),
-        (SourceFlag.SATURATED, (main.mask_or & int(_BRIGHT)) > 0),
+        (SourceFlag.SATURATED, (main.mask_or & int(BRIGHT)) > 0),
         (SourceFlag.COSMIC, (main.mask_or & int(MaskBit.COSMIC)) > 0),
         (SourceFlag.MASKED_APERTURE, main.masked_area > tiny),
         (SourceFlag.INCOMPLETE_APERTURE, np.pi * r_main**2 - main.area > tiny),
         (SourceFlag.CENTRE_MASKED, ~np.isfinite(main.flux)),
         (SourceFlag.BAD_CENTRE, ~shapes.converged),
     )
-    flags = np.zeros(len(objects), np.int64)
-    for bit, where in cases:
-        flags |= np.where(where, int(bit), 0)
-    return flags
 
 
 def _shape_flags(
     fwhm: NDArray[np.float64], snr: NDArray[np.float64], seeing_px: float
 ) -> NDArray[np.int64]:
     sure = np.isfinite(snr) & (snr > _SHAPE_SNR)
-    sharp = np.where(sure & (fwhm < _SHARP * seeing_px), int(SourceFlag.SHARP), 0)
-    wide = np.where(sure & (fwhm > _EXTENDED * seeing_px), int(SourceFlag.EXTENDED), 0)
-    return np.asarray(sharp | wide, np.int64)
+    return _bits(
+        len(fwhm),
+        (SourceFlag.SHARP, sure & (fwhm < _SHARP * seeing_px)),
+        (SourceFlag.EXTENDED, sure & (fwhm > _EXTENDED * seeing_px)),
+    )
 
 
 def _table(values: Mapping[str, NDArray[Any]]) -> Table:

@@ -9,8 +9,14 @@ import pytest
 from astropy.table import Table
 
 from skymill.cli import main
-from skymill.commands.demo_check import _isolated, _matched, _plane, compare
-from skymill.simulate import NightConfig
+from skymill.commands.demo_check import _isolated, _matched, _plane, compare, surprises
+from skymill.commands.ingest import run_ingest
+from skymill.commands.init import make_project
+from skymill.commands.project import Project
+from skymill.errors import Outcome
+from skymill.io import write_outcomes
+from skymill.sheet import write_sheet
+from skymill.simulate import NightConfig, simulate_night
 
 TINY = NightConfig(
     shape=(64, 64), n_bias=1, n_dark=1, n_flat=1, n_light=1, n_stars=5, truth_images=False
@@ -66,6 +72,7 @@ def demo(tmp_path, monkeypatch):
     monkeypatch.setattr("skymill.simulate.demo_config", lambda: TINY)
     monkeypatch.setattr("skymill.commands.run.run_project", run_project)
     monkeypatch.setattr("skymill.commands.demo_check.comparison", lambda project, truth: ["table"])
+    monkeypatch.setattr("skymill.commands.demo_check.surprises", lambda project, truth: [])
     return tmp_path / "d", runs
 
 
@@ -77,6 +84,40 @@ def test_expected_rejections_are_no_failure(demo, capsys):
     assert "planted" in told
     assert runs[0].settings.reference == "truth/reference.csv"
     assert runs[0].settings.raw == "raw"
+
+
+def test_a_surprise_is_told_and_is_no_success(demo, monkeypatch, capsys):
+    odd = ["light_V_001.fits is rejected NO_STARS (sources), expected ok/degraded"]
+    monkeypatch.setattr("skymill.commands.demo_check.surprises", lambda project, truth: odd)
+    assert main(["demo", str(demo[0])]) == 10
+    assert odd[0] in capsys.readouterr().out
+
+
+def test_every_frame_must_end_as_the_simulation_expects(tmp_path):
+    night = TINY.model_copy(update={"bad": ("empty", "missing_exptime")})
+    simulate_night(tmp_path / "n", night)
+    project = Project(make_project(tmp_path / "p", tmp_path / "n" / "raw"))
+    run_ingest(project.folder, project.settings, update=False)
+    plan = project.plan()
+    rows = {row["path"].rpartition("/")[2]: row for row in project.rows()}
+    truth = tmp_path / "n" / "truth"
+    # Nothing has run: one frame of each kind is too few, and the light frame waits.
+    (light,) = [name for name in rows if name.startswith("light")]
+    odd = surprises(project, truth)
+    assert not [line for line in odd if "odd_" in line]
+    assert any(light in line for line in odd)
+    # The light frame is used, but the empty file now counts as truncated.
+    (block,) = plan.blocks
+    write_outcomes(
+        project.results / "outcomes" / "calibrate" / f"{block}.csv",
+        [Outcome(rows[light]["frame_id"], "calibrate", "ok")],
+    )
+    write_outcomes(project.results / "outcomes" / "plan" / "plan.csv", plan.outcomes)
+    rows["odd_empty.fits"]["code"] = "TRUNCATED"
+    write_sheet(project.sheet, list(rows.values()))
+    odd = surprises(project, truth)
+    assert not any(light in line for line in odd)
+    assert any("odd_empty.fits is rejected TRUNCATED (ingest), expected EMPTY" in o for o in odd)
 
 
 def test_a_second_demo_simulates_nothing_again(demo, monkeypatch):

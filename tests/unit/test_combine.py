@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from astropy.stats import sigma_clip
 
-from skymill.kernels.combine import Combined, Terms, combine, estimator_noise
+from skymill.kernels.combine import Combined, Terms, combine
+from skymill.kernels.estimators import estimator_noise
 
 SHAPE = (37, 29)
 

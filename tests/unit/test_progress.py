@@ -61,7 +61,7 @@ def test_frames_come_from_the_outcomes_and_the_total_from_plan_and_job_table():
     assert status.rate == pytest.approx(8 / 4.0)
 
 
-def test_time_left_is_the_cost_per_frame_times_the_frames_left_shared_by_the_jobs_at_a_time():
+def test_time_left_is_the_cost_of_the_jobs_left_shared_by_the_jobs_at_a_time():
     done = {"calibrate": 0}
     tracker = Tracker({"calibrate": 10.0}, done.get, cores=2)
     feed(tracker, HEAD, 0.0)
@@ -74,9 +74,11 @@ def test_time_left_is_the_cost_per_frame_times_the_frames_left_shared_by_the_job
                 break
             done["calibrate"] += 10
             feed(tracker, finish("calibrate", jobid, jobid), now + 10.0)
-    # At t = 20 three blocks of 10 frames took 10 s each: 1 s per frame. Left: one block
-    # that has run for 10 s, and two jobs that count as one frame each. Two at a time.
-    assert tracker.status(20.0).eta_s == pytest.approx((10 + 2 - 10) / 2.0)
+    # At t = 20 three jobs took 10 s each. Left: one that has run for 10 s, and two of rules
+    # that are not known yet. Two at a time.
+    assert tracker.status(20.0).eta_s == pytest.approx((3 * 10 - 10) / 2.0)
+    # A job that takes longer than others does not eat up the time of those that follow.
+    assert tracker.status(40.0).eta_s == pytest.approx((3 * 10 - 10) / (60 / 40))
 
 
 def test_no_time_left_is_told_from_a_single_job():

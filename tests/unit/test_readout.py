@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from skymill.errors import FrameRejected
-from skymill.readout import Readout, clipped_mean_std, fit_overscan, robust_sigma
+from skymill.readout import Readout, fit_overscan
+from skymill.robust import clipped_mean_std, robust_sigma
 
 ROW = {
     "datasec": "[1:40,1:64]",
