@@ -11,10 +11,13 @@ import argparse
 import re
 import shutil
 from collections import defaultdict
-from pathlib import Path
 
 from bench.runs import BUILD, Figure, project, publish, skymill
 from skymill.simulate import NightConfig, simulate_night
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Steps that work on single frames: their cost is that of a frame.
 FRAME_STEPS = (
@@ -54,9 +57,7 @@ def chain(folder: Path, n_light: int) -> list[Figure]:
         shutil.rmtree(night, ignore_errors=True)
         simulate_night(night, config)
         stamp.write_text(wanted, encoding="utf-8")
-    place = project(
-        folder / "project", night / "raw", reference=night / "truth" / "reference.csv"
-    )
+    place = project(folder / "project", night / "raw", reference=night / "truth" / "reference.csv")
     skymill("ingest", "-d", place)
     cost = skymill("run", "-d", place, "--cores", 1)
     work = step_costs(place / "logs")

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -65,7 +67,9 @@ def publish(figures: Iterable[Figure], path: Path) -> None:
     for row in rows:
         unit = f" {row['unit']}" if row["unit"] else ""
         goal = f"  (goal {row['goal']})" if row["goal"] else ""
-        print(f"{row['name']:<{width}}  {row['value']:.5g}{unit}  n={row['n']}{goal}  {row['note']}")
+        print(
+            f"{row['name']:<{width}}  {row['value']:.5g}{unit}  n={row['n']}{goal}  {row['note']}"
+        )
     print(f"written: {path.relative_to(ROOT)}")
 
 

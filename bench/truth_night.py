@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -16,6 +15,9 @@ from skymill.io import read_frame, read_mask, read_table
 from skymill.settings import Settings
 from skymill.sheet import read_sheet
 from skymill.simulate import NightConfig, simulate_night
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PHOTOMETRY = Settings(raw="raw").photometry
 MAIN_APERTURE_FWHM = _PHOTOMETRY.apertures_fwhm[_PHOTOMETRY.main_aperture]
@@ -57,7 +59,7 @@ def figures(folder: Path) -> list[Figure]:
     images = {f["id"]: _truth_image(folder / "night", f["frame"]) for f in frames}
     results = place / "results"
     return [
-        *_pixel_pulls(results, frames, images),
+        *_pixel_pulls(results, images),
         *_star_fluxes(results, frames, images),
         *_positions(results, frames, folder / "night"),
         *_zero_points(results, frames),
@@ -70,9 +72,7 @@ def _truth_image(night: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         return hdus[0].data.astype(np.float64), hdus["MASK"].data != 0
 
 
-def _pixel_pulls(
-    results: Path, frames: list[dict[str, Any]], images: dict[str, Any]
-) -> list[Figure]:
+def _pixel_pulls(results: Path, images: dict[str, Any]) -> list[Figure]:
     pulls, found, hits, wrong, clean = [], 0, 0, 0, 0
     for path in sorted(results.glob("calibrated/*/*.fits")):
         frame = read_frame(path)
@@ -91,7 +91,7 @@ def _pixel_pulls(
         Figure("frame_pixel_pull_mean", float(pull.mean()), "0.00 +- 0.02", "", pull.size,
                "mean of the same"),
         Figure("hit_pixels_masked", found / max(hits, 1), "", "", hits,
-               "share of planted cosmic, trail and saturated pixels above 10 sigma that are masked"),
+               "share of planted hits and saturated pixels above 10 sigma that are masked"),
         Figure("clean_pixels_masked", wrong / clean, "", "", clean,
                "share of pixels without a hit that are masked as cosmic ray or saturated"),
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def _zero_points(results: Path, frames: list[dict[str, Any]]) -> list[Figure]:
 
 
 def _light_curves(results: Path) -> list[Figure]:
-    """Constant stars: is their scatter what the errors say?"""
+    """Compare the scatter of all stars with what their errors say."""
     (path,) = sorted(results.glob("lightcurves/*.parquet"))
     points = read_table(path)
     statistics = read_table(path.parent / "statistics" / path.name)

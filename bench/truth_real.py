@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
 from bench.runs import SHARED, Figure, project, skymill
 from skymill.io import read_outcomes, read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What a user writes for the SBIG night, whose headers say neither kind nor target.
 SBIG_OVERRIDES = """\

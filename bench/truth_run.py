@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from bench.runs import Figure, project, read_truth, skymill, tree_digest
 from skymill.simulate import BAD_FRAMES, NightConfig, simulate_night
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def figures(folder: Path) -> list[Figure]:

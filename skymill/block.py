@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TYPE_CHECKING
 
 from skymill import io
 from skymill.errors import Outcome, Result, ScienceFailure
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["latest_outcomes", "run_block", "stopped"]
 
@@ -73,7 +75,8 @@ def run_block(
         done = [one(row) for row in rows]
     for outcome, _ in done:
         level = logging.INFO if outcome.status == "ok" else logging.WARNING
-        _log.log(level, "%s %s %s %s", outcome.frame_id, outcome.status, outcome.code, outcome.message)
+        text = f"{outcome.code} {outcome.message}".strip()
+        _log.log(level, "%s %s %s", outcome.frame_id, outcome.status, text)
     io.write_outcomes(outcomes, [outcome for outcome, _ in done])
     return {outcome.frame_id: value for outcome, value in done if value is not None}
 

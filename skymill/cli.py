@@ -11,12 +11,14 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TYPE_CHECKING
 
 from skymill import __version__
 from skymill.commands import COMMANDS, load
 from skymill.errors import ConfigError, SkymillError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["build_parser", "main"]
 

@@ -218,7 +218,9 @@ class Background:
 
     def __post_init__(self) -> None:
         if self.level.shape != self.rms.shape:
-            raise ValueError(f"meshes differ in shape: level {self.level.shape}, rms {self.rms.shape}")
+            raise ValueError(
+                f"meshes differ in shape: level {self.level.shape}, rms {self.rms.shape}"
+            )
         need = tuple(-(-n // self.box_size_px) for n in self.shape)
         if self.level.shape != need:
             raise ValueError(

@@ -9,7 +9,6 @@ canvas.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ import numpy as np
 from skymill.errors import StepFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 

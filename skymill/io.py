@@ -172,7 +172,12 @@ def write_master(path: str | Path, master: Master, cards: Cards) -> None:
     """Write SCI, ERR, MASK and NUSED of a master; see `write_frame`."""
     check_planes(path, master)
     assert master.nused is not None
-    planes = {"SCI": master.sci, "ERR": master.err, "MASK": master.mask, "NUSED": master.nused}
+    planes: dict[str, NDArray[Any]] = {
+        "SCI": master.sci,
+        "ERR": master.err,
+        "MASK": master.mask,
+        "NUSED": master.nused,
+    }
     write_planes(path, planes, master, cards)
 
 

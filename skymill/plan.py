@@ -11,7 +11,8 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ class Block:
     bias: str = ""
     dark: str = ""
     flat: str = ""
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = default(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -258,9 +259,7 @@ class _Planner:
         )
         return best.id, ""
 
-    def _match_dark(
-        self, candidates: list[MasterPlan], row: Row
-    ) -> tuple[list[MasterPlan], str]:
+    def _match_dark(self, candidates: list[MasterPlan], row: Row) -> tuple[list[MasterPlan], str]:
         tolerance = self.plan.temperature_tolerance_k
 
         def fits(master: MasterPlan) -> bool:
@@ -337,7 +336,8 @@ class _Planner:
         return blocks
 
     def _calibrations(self, row: Row) -> tuple[dict[str, str], dict[str, str]]:
-        masters, missing = {}, {}
+        masters: dict[str, str] = {}
+        missing: dict[str, str] = {}
         for kind in ("bias", "dark", "flat"):
             if kind == "dark" and row.get("dark") == "not_needed":
                 masters[kind], reason = "", "this instrument needs no dark"
@@ -355,11 +355,13 @@ class _Planner:
             key = (row["target"], *_mode(row))
             where = (row["ra_deg"], row["dec_deg"])
             known = anchors[key]
-            for number, anchor in enumerate(known):
-                if _separation_deg(anchor, where) <= self.plan.field_radius_deg:
-                    break
-            else:
-                number = len(known)
+            near = (
+                n
+                for n, anchor in enumerate(known)
+                if _separation_deg(anchor, where) <= self.plan.field_radius_deg
+            )
+            number = next(near, len(known))
+            if number == len(known):
                 known.append(where)
             out[row["frame_id"]] = _identifier([row["target"], row["instrument"]], (*key, number))
         return out
@@ -382,9 +384,7 @@ class _Planner:
                     groups[block.filter, block.night].append(block.id)
             mine = []
             for (filter_, epoch), ids in sorted(groups.items()):
-                stack = _identifier(
-                    [members[0].target, filter_, epoch], (name, filter_, epoch)
-                )
+                stack = _identifier([members[0].target, filter_, epoch], (name, filter_, epoch))
                 stacks[stack] = Stack(stack, name, filter_, epoch, tuple(sorted(ids)))
                 mine.append(stack)
             fields[name] = Field(

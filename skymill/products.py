@@ -6,6 +6,7 @@ final mask, its background, its sources, where it points and how bright it is.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,9 +230,7 @@ class OpenFrame:
 
 
 def _number(value: Any) -> float | None:
-    if value is None or value != value:  # NaN is the one value that differs from itself
-        return None
-    return float(value)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def open_frame(path: str | Path) -> OpenFrame:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["cards", "digest", "facts", "fingerprint"]
 
@@ -132,5 +134,3 @@ def _module_file(name: str) -> Path | None:
     if (base / "__init__.py").is_file():
         return base / "__init__.py"
     return None
-
-

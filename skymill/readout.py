@@ -8,7 +8,6 @@ the noise of a row's mean, and otherwise prints stripes into the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +18,7 @@ from skymill.robust import clipped_mean_std, tail_factor
 from skymill.sections import Section, parse_section
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from numpy.typing import NDArray
 
 __all__ = ["OverscanLevel", "Readout", "fit_overscan"]

@@ -486,7 +486,8 @@ def _explain(error: dict[str, Any]) -> str:
         for part in path[:-1]:
             model = model.model_fields[part].annotation
         near = difflib.get_close_matches(path[-1], model.model_fields, 1)
-        hint = f", did you mean {near[0]!r}?" if near else f", known: {', '.join(model.model_fields)}"
+        known = ", ".join(model.model_fields)
+        hint = f", did you mean {near[0]!r}?" if near else f", known: {known}"
         return f"{key} is not a setting{hint}"
     if error["type"] == "missing":
         return f"{key} is missing (see config/README.md)"
@@ -512,7 +513,8 @@ def load_settings(path: str | Path) -> Settings:
     except yaml.YAMLError as error:
         raise ConfigError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"config: {path} must hold `key: value` lines, found {type(tree).__name__}")
+        found = type(tree).__name__
+        raise ConfigError(f"config: {path} must hold `key: value` lines, found {found}")
     return validate_settings(tree)
 
 
@@ -596,7 +598,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             continue
         default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
         value = json.dumps(list(default) if isinstance(default, tuple) else default)
-        rows.append(f"| `{prefix}{key}` | `{value}` | {' '.join((info.description or '').split())} |")
+        meaning = " ".join((info.description or "").split())
+        rows.append(f"| `{prefix}{key}` | `{value}` | {meaning} |")
     return rows
 
 

@@ -6,9 +6,11 @@ A command module has ``HELP`` (one line), ``add_arguments(parser)`` and
 
 from __future__ import annotations
 
-import argparse
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, cast, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["COMMANDS", "Command", "load"]
 

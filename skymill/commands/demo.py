@@ -7,13 +7,16 @@ another way than the simulation expects.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from skymill.commands.project import Project, shown
 from skymill.commands.run import cores
 from skymill.errors import ConfigError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["HELP", "add_arguments", "main"]
 

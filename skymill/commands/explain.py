@@ -5,9 +5,7 @@ FILE is a raw file, a product, or the name of a frame, master, block or stack.
 
 from __future__ import annotations
 
-import argparse
 import difflib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,8 @@ from skymill.commands.status import state
 from skymill.errors import CODES, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    import argparse
     from skymill.commands.status import State
     from skymill.plan import Block, Plan
     from skymill.report.funnel import GroupOutcome

@@ -6,12 +6,10 @@ which reads only new and changed files.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,8 @@ from skymill.errors import ConfigError
 from skymill.progress import Display
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import argparse
     from skymill.ingest import Ingested
     from skymill.settings import Settings
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 from pathlib import Path
 
 from skymill.commands.project import shown
 from skymill.errors import ConfigError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["HELP", "add_arguments", "main", "make_project"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
     from skymill.plan import Plan
     from skymill.report.funnel import GroupOutcome
     from skymill.settings import Settings

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import SkymillError
 from skymill.workflow_files import workflow_root
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["HELP", "add_arguments", "main"]
 

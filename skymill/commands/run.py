@@ -11,10 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import ConfigError, SkymillError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["HELP", "add_arguments", "check_writable", "cores", "main", "run_project"]
 

@@ -5,7 +5,6 @@ FILE is a raw file or any image under results/.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from skymill.commands.project import shown
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
     from numpy.typing import NDArray
 
 __all__ = ["HELP", "add_arguments", "main"]

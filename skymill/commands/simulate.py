@@ -6,8 +6,6 @@ would write them, DIR/truth what is really there.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,8 @@ from skymill.commands.project import shown
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    import argparse
     from skymill.simulate import NightConfig
 
 __all__ = ["HELP", "PRESETS", "add_arguments", "main", "night_config"]

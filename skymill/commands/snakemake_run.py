@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from skymill.progress import Display, Tracker
 from skymill.workflow_files import workflow_root
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from skymill.plan import Plan
 
 __all__ = ["Ended", "command", "environment", "explanation", "follow", "has_flag"]

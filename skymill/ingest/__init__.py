@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skymill.errors import ConfigError
@@ -25,6 +23,8 @@ from skymill.instruments import instrument_names, load_instrument
 from skymill.io_raw import Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Callable, Sequence
     from skymill.sheet import Row
 
 __all__ = ["Ingested", "Overrides", "ingest", "read_overrides", "summary"]

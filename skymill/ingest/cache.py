@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from skymill.sheet import Row
 
 __all__ = ["Remembered", "load_cache", "save_cache"]

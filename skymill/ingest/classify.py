@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from skymill.cards import RawHeader, printable
 from skymill.ingest.overrides import matches
 from skymill.ingest.values import Notes, clean_text
 from skymill.instruments import Instrument, holds
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["check_calibrated", "kind_of"]
 

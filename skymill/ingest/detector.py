@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import FrameRejected
@@ -12,6 +11,7 @@ from skymill.ingest.values import clean_text
 from skymill.sections import Section, parse_section
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from skymill.ingest.image import Image
     from skymill.instruments import NumberRule, SectionRule
     from skymill.sheet import Row

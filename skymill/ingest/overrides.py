@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
@@ -16,6 +15,7 @@ from skymill.ingest.times import BadTimeError, parse_date
 from skymill.sheet import COLUMNS, FLOAT_COLUMNS
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from skymill.cards import Value
 
 __all__ = ["Entry", "Override", "Overrides", "matches", "read_overrides"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from skymill.cards import RawHeader, Value, printable
 from skymill.errors import CODES
 from skymill.instruments import NumberRule, Source, TextRule, holds
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["CardReader", "Notes", "clean_text", "parse_angle", "parse_number"]
 

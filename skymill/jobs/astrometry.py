@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from skymill.steps.astrometry import astrometry
 from skymill.steps.sources import empty_sources_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from astropy.table import Table
 
 __all__ = ["astrometry_block", "reference_solution"]

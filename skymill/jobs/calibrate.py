@@ -68,7 +68,9 @@ def calibrate_block(
         if loaded[kind] is None:
             failed = io.read_outcomes(inputs[f"{kind}_outcomes"])[-1]
             reasons[kind] = f"{failed.frame_id} could not be made ({failed.code}): {failed.message}"
-    origin = {Path(inputs[kind]).stem: io.data_digest(inputs[kind]) for kind in kinds if loaded[kind]}
+    origin = {
+        Path(inputs[kind]).stem: io.data_digest(inputs[kind]) for kind in kinds if loaded[kind]
+    }
 
     def work(row: Row) -> Result[bool]:
         pixels, header = read_raw(Path(raw) / row["path"], row["hdu"], sha256=row["sha256"])
@@ -121,9 +123,7 @@ def _cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:
     return cards
 
 
-def _wcs(
-    header: fits.Header, row: Row, shape: tuple[int, ...], policy: str
-) -> WCS | None:
+def _wcs(header: fits.Header, row: Row, shape: tuple[int, ...], policy: str) -> WCS | None:
     """Return the header's world coordinates of the trimmed frame, if they make sense.
 
     What is wrong with them was said by ingest.

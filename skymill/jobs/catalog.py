@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io, provenance
 from skymill.block import stopped
 from skymill.errors import Outcome, ScienceFailure
 from skymill.steps.catalog import catalog, empty_catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["catalog_stack"]
 

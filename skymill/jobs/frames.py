@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io
-from skymill.frame import Background, Frame
+
+if TYPE_CHECKING:
+    from skymill.frame import Background, Frame
 
 __all__ = ["frame_file", "load_background", "load_frame", "origin"]
 

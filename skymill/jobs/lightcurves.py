@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from skymill.jobs.tables import records
 from skymill.steps.lightcurves import LightCurves, empty_lightcurves, lightcurves
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from astropy.table import Table
 
 __all__ = ["lightcurves_field"]
@@ -61,7 +61,9 @@ def lightcurves_field(
     inputs = {f"photometry/{Path(path).stem}": io.file_digest(path) for path in photometry}
     lists = {name: io.read_table(path) for name, path in zip(filters, catalogs, strict=True)}
     try:
-        result = lightcurves(measured, {f: lists[f] for f in measured}, by_frame, fluxes, **settings)
+        result = lightcurves(
+            measured, {f: lists[f] for f in measured}, by_frame, fluxes, **settings
+        )
     except ScienceFailure as failure:
         outcome = Outcome.from_failure(name, "lightcurves", failure)
         if failure.code == "NO_FRAMES" and len(rows) < settings["minimum_epochs"]:

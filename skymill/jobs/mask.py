@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import Result
 from skymill.jobs.frames import frame_file, load_frame, origin
 from skymill.steps.mask import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["mask_block"]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io, provenance
 from skymill.errors import Outcome, Result, StepFailed
-from skymill.frame import Master
 from skymill.io_raw import read_raw
 from skymill.steps.masters_common import MasterFailed, MasterProduct, RawInput
+
+if TYPE_CHECKING:
+    from skymill.frame import Master
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["load_master", "make_master"]
 
@@ -53,14 +56,12 @@ def make_master(
         Fingerprint of the code.
     """
     name = Path(master).stem
-    corrections = {
-        kind: load_master(inputs, kind) for kind in ("bias", "dark") if kind in inputs
-    }
+    corrections = {kind: load_master(inputs, kind) for kind in ("bias", "dark") if kind in inputs}
     frames = [
         RawInput(
             str(row["frame_id"]),
             dict(row),
-            lambda row=row: read_raw(Path(raw) / row["path"], row["hdu"], sha256=row["sha256"]),
+            partial(read_raw, Path(raw) / row["path"], row["hdu"], row["sha256"]),
         )
         for row in rows
     ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.catalogs import read_catalog
-from skymill.errors import Result
 from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import by_frame, from_records, records
 from skymill.steps.photcal import photcal
 from skymill.steps.sources import empty_sources_table
 
 if TYPE_CHECKING:
+    from skymill.errors import Result
+    from collections.abc import Mapping, Sequence
     from astropy.table import Table
 
 __all__ = ["photcal_block"]

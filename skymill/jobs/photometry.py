@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io, provenance
 from skymill.block import run_block
@@ -12,6 +11,9 @@ from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import records, stacked
 from skymill.steps.photometry import empty_photometry, photometry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["photometry_block"]
 
@@ -53,7 +55,9 @@ def photometry_block(
     positions = io.read_table(catalog)
     grid = io.wcs_from_text(positions.meta["wcs"]) if positions.meta.get("wcs") else None
     solutions = records(io.read_table(astrometry))
-    seeing = {o.frame_id: o.numbers.get("fwhm_px") for o in io.read_outcomes(sources)}
+    seeing = {
+        o.frame_id: float(o.numbers.get("fwhm_px") or "nan") for o in io.read_outcomes(sources)
+    }
     inputs = {f"catalog/{Path(catalog).stem}": io.file_digest(catalog)}
 
     def work(row: Mapping[str, Any]) -> Result[Any]:
@@ -68,7 +72,7 @@ def photometry_block(
             positions,
             grid,
             row,
-            fwhm_px=seeing[name] if seeing[name] is not None else float("nan"),
+            fwhm_px=seeing[name],
             **settings,
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill import io
@@ -11,6 +9,8 @@ from skymill.errors import Outcome
 from skymill.plan import make_plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Mapping, Sequence
     from skymill.settings import Settings
 
 __all__ = ["plan_outcomes"]

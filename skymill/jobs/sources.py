@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from skymill import io, provenance
 from skymill.block import run_block
-from skymill.errors import Result
 from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import stacked
 from skymill.steps.sources import empty_sources_table, sources
+
+if TYPE_CHECKING:
+    from skymill.errors import Result
+    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["sources_block"]
 

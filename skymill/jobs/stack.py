@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.block import latest_outcomes, stopped
@@ -16,6 +16,9 @@ from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import records
 from skymill.steps.stack import StackProduct, stack
 from skymill.steps.stack_inputs import StackFrame, StackInput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["stack_frames"]
 
@@ -69,16 +72,14 @@ def stack_frames(
     for path in photcal:
         fluxes |= records(io.read_table(path))
     usable = [row for row in rows if before[str(row["frame_id"])].usable]
-    inputs = {}
+    inputs: dict[str, str] = {}
     for row in usable:
         inputs |= origin(row["frame_id"], *places[str(row["frame_id"])])
     cards = provenance.cards("stack", code=code, settings=settings, inputs=inputs)
     try:
         reference = _reference(solutions)
         grid = _grid(solutions, settings, reference)
-        frames = [
-            _input(row, solutions[str(row["frame_id"])], fluxes, places) for row in usable
-        ]
+        frames = [_input(row, solutions[str(row["frame_id"])], fluxes, places) for row in usable]
         result = stack(frames, grid, reference=reference, **settings)
     except StepFailed as failure:
         whole = Outcome.from_failure(name, "stack", failure)
@@ -154,7 +155,7 @@ def _load(name: str, calibrated: str, masks: str, backgrounds: str) -> StackFram
 def _write(path: str | Path, product: StackProduct, cards: Mapping[str, Any]) -> None:
     frame = product.frame
     io.check_planes(path, frame)
-    planes = {
+    planes: dict[str, NDArray[Any]] = {
         "SCI": frame.sci,
         "ERR": frame.err,
         "MASK": frame.mask,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from skymill.errors import SkymillError
 from skymill.report.model import Field, LightCurve
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Collection
 
     from astropy.table import Table

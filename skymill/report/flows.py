@@ -150,9 +150,7 @@ def _reason_nodes(
     return nodes
 
 
-def _ribbon(  # noqa: PLR0917 - both ends and the look
-    svg: Svg, start: _Node, end: _Node, count: int, css: str, title: str
-) -> None:
+def _ribbon(svg: Svg, start: _Node, end: _Node, count: int, css: str, title: str) -> None:
     """Join two bars by a ribbon whose ends take their share of the bars."""
     a, b = (max(n.height * count / max(n.count, 1), 0.5) for n in (start, end))
     y1, y2 = start.y + start.right, end.y + end.left
@@ -253,7 +251,7 @@ def night_line(
     return svg.render()
 
 
-def _lane(  # noqa: PLR0917 - what, who and where to draw
+def _lane(
     svg: Svg,
     frames: Sequence[FrameRow],
     fates: Mapping[str, Fate],

@@ -122,7 +122,7 @@ def clock(mjd: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def quality(  # noqa: PLR0917 - what, who and where to draw
+def quality(
     metric: Metric,
     unit: str,
     frames: Sequence[FrameRow],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from skymill.report.model import FrameRow, Histogram, MasterView, StackView
 from skymill.report.pictures import make_picture, shrink
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from astropy.table import Table

@@ -111,7 +111,7 @@ class Svg:
         """Add a straight line."""
         self.parts.append(f'<path class="{css}" d="M{num(x1)} {num(y1)}L{num(x2)} {num(y2)}"/>')
 
-    def rect(  # noqa: PLR0917 - place, size and look
+    def rect(
         self, x: float, y: float, width: float, height: float, css: str, radius: float = 0
     ) -> None:
         """Add a rectangle."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import CODES
@@ -14,6 +12,8 @@ from skymill.simulate.frames import Exposure, LightTruth, RawFrame
 from skymill.simulate.pointing import iso
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Callable
     from skymill.simulate.simulator import Simulator
 
 __all__ = ["DEGRADED", "FIXED", "REGISTRY", "REJECTED", "BadFrame", "Kit", "put_card", "recipe"]

@@ -34,6 +34,9 @@ SIGMA_TO_FWHM = 2.3548200450309493
 #: The seeing is measured on at most this many of the brightest suitable stars.
 _SEEING_STARS = 200
 _SEEING_SNR = (50.0, 20.0, 8.0)
+#: Narrower windows follow the grid of the pixels instead of an undersampled star: centres
+#: at FWHM 1.5 px would be three times worse than their errors.
+_SMALLEST_WINDOW_PX = 1.2
 #: First detection, for the seeing only: filter, threshold and range of fluxes.
 _FIRST_FWHM_PX, _FIRST_SIGMA, _FIRST_RANGE = 2.5, 10.0, 0.003
 #: Groups of more than so many px per FWHM^2 that cover this part of the frame are a crowd.
@@ -158,7 +161,7 @@ def measure_seeing(
     for _ in range(4):
         shapes = windowed_shapes(
             scene.sci, scene.err, scene.hidden, segments, owners, objects["x"], objects["y"],
-            max(fwhm / SIGMA_TO_FWHM, 1.0), max_shift_px=max(2.0, fwhm),
+            max(fwhm / SIGMA_TO_FWHM, _SMALLEST_WINDOW_PX), max_shift_px=max(2.0, fwhm),
         )  # fmt: skip
         stars = _choose_stars(scene, objects, shapes, fwhm)
         if not stars.any():

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from skymill.steps.masters_common import permanent
 from skymill.steps.masters_intake import check_master
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from numpy.typing import NDArray
 
 __all__ = ["Masters", "calibrate"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from skymill.robust import clipped_mean_std
 from skymill.steps.masters_intake import box_corners
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from numpy.typing import NDArray
 
 __all__ = ["gain_from_pairs", "histogram_mode", "level_of", "relative_gradient", "sparse"]

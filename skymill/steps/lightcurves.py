@@ -6,7 +6,6 @@ frame, which an ensemble of constant stars tells; a star is never its own compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from skymill.steps.photometry import PhotFlag
 from skymill.times import Site, airmass, bjd_tdb, parse_site
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from astropy.table import Table
     from numpy.typing import NDArray
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from skymill.steps.masters_common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from numpy.typing import NDArray
 
     from skymill.kernels.combine import Terms

@@ -7,7 +7,6 @@ equal exposure the bias cancels, together with its error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from skymill.steps.masters_common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from numpy.typing import NDArray
 
     from skymill.kernels.combine import Terms

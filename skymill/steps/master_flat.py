@@ -7,7 +7,6 @@ by photon noise. The median of the good pixels is 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from skymill.steps.masters_common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from astropy.io import fits
     from numpy.typing import NDArray
 

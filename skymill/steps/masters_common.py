@@ -8,7 +8,6 @@ rejected and named. The second combines the others in bands of rows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from skymill.steps.masters_intake import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from numpy.typing import NDArray
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from skymill.errors import FrameRejected, Outcome, ScienceFailure, StepFailed
 from skymill.readout import OverscanLevel, Readout, fit_overscan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from astropy.io import fits
     from numpy.typing import NDArray
 

@@ -6,7 +6,6 @@ and the flags say why; faint and negative fluxes are kept, or averages would be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,7 @@ from skymill.frame import Background, Frame, MaskBit
 from skymill.resample import pixel_to_pixel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from astropy.table import Table
     from astropy.wcs import WCS
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class PhotFlag(IntFlag):
         return cls.OUTSIDE | cls.EDGE | cls.MASKED | cls.SATURATED | cls.NO_FLUX
 
 
-def photometry(  # noqa: PLR0917  the six things that a measurement needs
+def photometry(
     frame: Frame,
     sky: Background,
     wcs: WCS,

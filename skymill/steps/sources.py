@@ -7,7 +7,6 @@ window of the frame's own seeing, fluxes in exact circles whose error squares th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from skymill.steps._seeing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from astropy.table import Table
     from numpy.typing import NDArray
 

@@ -8,7 +8,6 @@ resampling makes is stored beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +28,7 @@ from skymill.steps.stack_inputs import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from numpy.typing import NDArray
 
     from skymill.grid import Grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from astropy.io import fits
 from skymill.resample import aperture_factor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from numpy.typing import NDArray
 
     from skymill.grid import Grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from skymill.frame import Background, Frame, MaskBit
 from skymill.resample import PixelMap, pixel_map, reproject_rows, resampled_correlation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pytest
 from astropy.io import fits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Callable
 
 BLOCK = 2880
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,10 @@ from skymill.steps.flat_statistics import histogram_mode, sparse
 from skymill.steps.master_bias import master_bias
 from skymill.steps.master_flat import master_flat
 from skymill.steps.masters_common import RawInput
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NICKEL = {
     "datasec": "[1:1024,1:1024]", "biassec": "[1040:1056,1:1024]", "gain_e_adu": 1.8,

@@ -10,7 +10,6 @@ the tolerance of 0.02 there and of 0.01 at high signal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,6 +22,10 @@ from skymill.steps.master_bias import master_bias
 from skymill.steps.master_dark import master_dark
 from skymill.steps.master_flat import master_flat
 from skymill.steps.masters_common import RawInput
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NY, NX, STRIP = 400, 600, 40
 GAIN, NOISE_E = 1.6, 6.0

@@ -46,7 +46,11 @@ def test_a_stopped_frame_is_blocked_and_names_the_first_cause(tmp_path):
         "mask", ROWS[:2], work, outcomes=tmp_path / "second.csv", upstream=[tmp_path / "first.csv"]
     )
     run_block(
-        "sources", ROWS[:2], work, outcomes=tmp_path / "third.csv", upstream=[tmp_path / "second.csv"]
+        "sources",
+        ROWS[:2],
+        work,
+        outcomes=tmp_path / "third.csv",
+        upstream=[tmp_path / "second.csv"],
     )
     last = read_outcomes(tmp_path / "third.csv")[1]
     assert (last.status, last.code) == ("blocked", "UPSTREAM_BLOCKED")

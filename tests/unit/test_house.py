@@ -94,7 +94,12 @@ def test_every_step_has_all_its_rooms(step):
         f"tests of {step}": bool(list((ROOT / "tests").rglob(f"test_{step}*.py"))),
         f"a module {step}": any(
             (PACKAGE / place).exists()
-            for place in (f"steps/{step}.py", f"{step}.py", f"{step}/__init__.py", f"jobs/{step}.py")
+            for place in (
+                f"steps/{step}.py",
+                f"{step}.py",
+                f"{step}/__init__.py",
+                f"jobs/{step}.py",
+            )
         ),
         f"logs/{step}/": f'"logs/{step}/' in rules,
         f"benchmarks/{step}/": f'"benchmarks/{step}/' in rules,

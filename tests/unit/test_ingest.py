@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,6 +26,9 @@ from skymill.ingest.times import (
 from skymill.ingest.values import CardReader, Notes, clean_text, parse_angle, parse_number
 from skymill.instruments import NumberRule, TextRule, load_instrument
 from skymill.sheet import read_sheet, write_sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _header(**cards: Any) -> RawHeader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,10 @@ from skymill.instruments import (
     load_instrument,
     normal,
 )
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _header(**cards: object) -> RawHeader:

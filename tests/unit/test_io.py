@@ -171,4 +171,6 @@ def test_linear_wcs_survives_as_text():
 
 def test_identity_wcs_survives_as_text():
     back = io.wcs_from_text(io.wcs_to_text(WCS(naxis=2)))
-    np.testing.assert_allclose(back.all_pix2world(5.5, 6.5, 0), WCS(naxis=2).all_pix2world(5.5, 6.5, 0))
+    np.testing.assert_allclose(
+        back.all_pix2world(5.5, 6.5, 0), WCS(naxis=2).all_pix2world(5.5, 6.5, 0)
+    )

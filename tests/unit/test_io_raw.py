@@ -6,8 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from astropy.io import fits
 
 from skymill.errors import FrameRejected
 from skymill.io_raw import Limits, hash_file, read_raw, scan_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RNG = np.random.default_rng(5)
 

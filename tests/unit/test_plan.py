@@ -82,7 +82,12 @@ def test_order_of_the_rows_does_not_matter():
 
 
 def test_another_night_leaves_the_identifiers_of_the_first_alone():
-    rows = [*night(), row("light"), row("light", filter="V"), *[row("flat", filter="V") for _ in range(3)]]
+    rows = [
+        *night(),
+        row("light"),
+        row("light", filter="V"),
+        *[row("flat", filter="V") for _ in range(3)],
+    ]
     more = [*rows, *night("2026-01-12"), row("light", night="2026-01-12")]
     assert set(plan(rows).blocks) <= set(plan(more).blocks)
     assert set(plan(rows).masters) <= set(plan(more).masters)
@@ -187,11 +192,11 @@ def test_blocks_are_cut_to_size_and_hold_every_frame_once():
 
 
 def test_pointings_apart_are_fields_apart_across_zero_hours():
-    lights = [
-        row("light", ra_deg=ra, dec_deg=0.0) for ra in (359.95, 0.05, 1.0)
-    ]
+    lights = [row("light", ra_deg=ra, dec_deg=0.0) for ra in (359.95, 0.05, 1.0)]
     todo = plan([*night(), *lights])
-    assert sorted(sum(len(todo.blocks[b].frames) for b in f.blocks) for f in todo.fields.values()) == [1, 2]
+    assert sorted(
+        sum(len(todo.blocks[b].frames) for b in f.blocks) for f in todo.fields.values()
+    ) == [1, 2]
 
 
 def test_epoch_night_makes_a_stack_a_night_beside_that_of_all():
@@ -214,7 +219,13 @@ def test_a_group_for_every_frame_is_taken_for_a_mistake():
 
 
 def test_every_calibration_frame_is_used_or_explained():
-    rows = [*night(), *night("2026-01-20"), row("flat", filter="V"), row("dark", nx=50), row("light")]
+    rows = [
+        *night(),
+        *night("2026-01-20"),
+        row("flat", filter="V"),
+        row("dark", nx=50),
+        row("light"),
+    ]
     todo = plan(rows)
     used = {frame for master in todo.masters.values() for frame in master.frames}
     explained = {outcome.frame_id for outcome in todo.outcomes}
@@ -228,4 +239,6 @@ def test_identifiers_are_safe_in_paths():
     todo = plan(rows)
     for name in [*todo.masters, *todo.blocks, *todo.stacks, *todo.fields]:
         assert len(name) < 120
-        assert not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+        assert not set(name) - set(
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-"
+        )

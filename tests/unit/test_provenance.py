@@ -57,7 +57,9 @@ def test_the_place_of_the_checkout_does_not_matter(house, tmp_path_factory):
 
 
 def test_cards_list_inputs_in_order_and_a_digest_of_all():
-    cards = provenance.cards("mask", code="c", settings={"a": 1}, inputs={"b": "2" * 64, "a": "1" * 64})
+    cards = provenance.cards(
+        "mask", code="c", settings={"a": 1}, inputs={"b": "2" * 64, "a": "1" * 64}
+    )
     assert cards["SMI0001"][0] == "a " + "1" * 16
     assert cards["SMNIN"][0] == 2
     other = provenance.cards("mask", code="c", settings={"a": 1}, inputs={"a": "1" * 64})
@@ -71,5 +73,8 @@ def test_digest_ignores_order_and_sees_values():
 
 def test_fingerprints_of_the_real_scripts_follow_into_the_kernels(repository: Path):
     provenance.fingerprint.cache_clear()
-    names = {path.stem: provenance.fingerprint(str(path)) for path in (repository / "scripts").glob("*.py")}
+    names = {
+        path.stem: provenance.fingerprint(str(path))
+        for path in (repository / "scripts").glob("*.py")
+    }
     assert len(set(names.values())) == len(names)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +18,9 @@ from skymill.io import write_master, write_outcomes, write_planes, write_table
 from skymill.report import build_page, load_report_data
 from skymill.report.advice import ADVICE, SERIOUS
 from skymill.report.warned import collect_warnings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EVIL = "<script>alert('x')</script>\"&"
 STEPS = ("calibrate", "mask", "background", "sources", "astrometry", "photcal", "stack")

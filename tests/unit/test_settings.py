@@ -20,7 +20,10 @@ def test_default_config_loads_to_the_defaults(repository):
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        ({"raw": "x", "mask": {"sigclp": 5}}, "mask.sigclp is not a setting, did you mean 'sigclip'"),
+        (
+            {"raw": "x", "mask": {"sigclp": 5}},
+            "mask.sigclp is not a setting, did you mean 'sigclip'",
+        ),
         ({"raw": "x", "maks": {}}, "maks is not a setting, did you mean 'mask'"),
         ({"raw": "x", "mask": {"sigclip": -1}}, "mask.sigclip = -1: .*greater than 0"),
         ({"mask": {}}, "raw is missing"),
@@ -58,4 +61,9 @@ def test_every_setting_is_described():
 
 
 def test_steps_are_in_the_order_of_the_chain():
-    assert STEPS.index("calibrate") < STEPS.index("mask") < STEPS.index("stack") < STEPS.index("report")
+    assert (
+        STEPS.index("calibrate")
+        < STEPS.index("mask")
+        < STEPS.index("stack")
+        < STEPS.index("report")
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import pytest
 
 from skymill.errors import ConfigError
 from skymill.sheet import COLUMNS, empty_row, frame_id, read_sheet, slug, write_sheet
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _row(path: str = "a/x.fits", **cells: object) -> dict[str, object]:

@@ -108,6 +108,18 @@ def test_centres_have_true_errors(stars):
     assert abs(np.mean(pulls)) < 4 / np.sqrt(n)
 
 
+def test_centres_of_undersampled_stars_have_true_errors():
+    x, y = grid(30)
+    flux = 10 ** np.random.default_rng(24).uniform(3.5, 5.5, x.size)
+    frame = observe(SKY + profile((SIDE, SIDE), x, y, flux, 1.6), seed=25)
+    table = sources(frame, sky_of(frame.shape)).value
+    index, distance = match(table, x, y)
+    table, x, y = table[index][distance < 1], x[distance < 1], y[distance < 1]
+    pulls = np.concatenate([(table["x"] - x) / table["x_err"], (table["y"] - y) / table["y_err"]])
+    assert len(pulls) > 500
+    assert np.std(pulls) == pytest.approx(1, abs=4 / np.sqrt(2 * len(pulls)) + 0.1)
+
+
 @pytest.mark.parametrize("beta", [None, 3.0])
 @pytest.mark.parametrize("fwhm", [2.0, 3.0, 6.0])
 def test_seeing_is_the_width_of_the_profile_on_the_pixels(fwhm, beta):

@@ -50,7 +50,9 @@ def test_bad_frames_are_explained_and_good_ones_are_used(project):
     said = {}
     for table in (project / "results" / "outcomes").glob("*/*.csv"):
         for outcome in read_outcomes(table):
-            said.setdefault(outcome.frame_id.rsplit("-", 1)[0], set()).update(outcome.code.split(";"))
+            said.setdefault(outcome.frame_id.rsplit("-", 1)[0], set()).update(
+                outcome.code.split(";")
+            )
     assert "TRUNCATED" in said["odd_truncated"]
     assert "NO_STARS" in said["odd_no_stars"]
     assert "WRONG_SIZE" in said["odd_wrong_size_flat"]

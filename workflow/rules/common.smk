@@ -117,3 +117,17 @@ def master_files(item):
 
 def reference_catalog(wildcards=None):
     return [SETTINGS.reference] if SETTINGS.reference else []
+
+
+def report_inputs(wildcards):
+    """Return the last product of everything that is planned."""
+    todo = plan()
+    found = ["results/outcomes/plan/plan.csv", SHEET]
+    for master in todo.masters.values():
+        kind = "dark" if "dark" in master.kind else master.kind
+        found += outcomes(f"master_{kind}", [master.id])
+    found += [f"results/photcal/{name}.parquet" for name in todo.blocks]
+    if SETTINGS.stack.enabled:
+        found += [f"results/catalog/{name}.parquet" for name in todo.stacks]
+        found += [f"results/lightcurves/{name}.parquet" for name in todo.fields]
+    return found

@@ -43,9 +43,7 @@ rule lightcurves:
         catalogs=lambda wildcards: [
             f"results/catalog/{stack.id}.parquet" for stack in deep_stacks(wildcards)
         ],
-        upstream=lambda wildcards: outcomes(
-            "photometry", field_of(wildcards).blocks
-        ),
+        upstream=lambda wildcards: outcomes("photometry", field_of(wildcards).blocks),
     output:
         points=report(
             "results/lightcurves/{field}.parquet",

@@ -1,20 +1,6 @@
 # One page that tells what happened to every file.
 
 
-def report_inputs(wildcards):
-    """Return the last product of everything that is planned."""
-    todo = plan()
-    found = ["results/outcomes/plan/plan.csv", SHEET]
-    for master in todo.masters.values():
-        kind = "dark" if "dark" in master.kind else master.kind
-        found += outcomes(f"master_{kind}", [master.id])
-    found += [f"results/photcal/{name}.parquet" for name in todo.blocks]
-    if SETTINGS.stack.enabled:
-        found += [f"results/catalog/{name}.parquet" for name in todo.stacks]
-        found += [f"results/lightcurves/{name}.parquet" for name in todo.fields]
-    return found
-
-
 rule report:
     input:
         report_inputs,
