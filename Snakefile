@@ -32,5 +32,6 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        final_products,
     message:
         "Everything is made"

@@ -11,10 +11,10 @@ import argparse
 import re
 import shutil
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from bench.runs import BUILD, Figure, project, publish, skymill
 from skymill.simulate import NightConfig, simulate_night
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

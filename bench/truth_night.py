@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.runs import Figure, project, read_truth, skymill, tree_digest
 from skymill.simulate import BAD_FRAMES, NightConfig, simulate_night

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import sys
-from typing import NoReturn, TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from skymill import __version__
 from skymill.commands import COMMANDS, load

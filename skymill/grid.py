@@ -18,6 +18,7 @@ from skymill.errors import StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from typing import TYPE_CHECKING
 
 from astropy.io import fits
 
 from skymill.cards import COMMENTARY, Card, RawHeader, Value, parse_cards
 from skymill.header_wcs import celestial_wcs, is_wcs_keyword
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,7 +7,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skymill import __version__
 

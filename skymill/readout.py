@@ -19,6 +19,7 @@ from skymill.sections import Section, parse_section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = ["OverscanLevel", "Readout", "fit_overscan"]

@@ -446,6 +446,10 @@ class Settings(_Model):
     lightcurves: Lightcurves = Lightcurves()
     report: Report = Report()
 
+    def reduction(self) -> dict[str, Any]:
+        """Return what the products depend on: all but where the inputs lie."""
+        return self.model_dump(mode="json", exclude={"raw", "reference"})
+
 
 #: Order of the steps, and the one word each has everywhere.
 STEPS: tuple[str, ...] = tuple(

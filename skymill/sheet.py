@@ -13,13 +13,13 @@ import io
 import os
 import re
 import unicodedata
-
-from skymill.errors import ConfigError
 from typing import TYPE_CHECKING
 
+from skymill.errors import ConfigError
+
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = [
     "COLUMNS",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from skymill.cards import Value
 
 __all__ = ["Cards", "NoWcsError", "WcsCards", "collect_cards", "is_wcs_keyword", "move_cards"]

@@ -7,7 +7,7 @@ A command module has ``HELP`` (one line), ``add_arguments(parser)`` and
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol, cast, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     import argparse

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skymill.commands.project import Project, shown
 from skymill.commands.run import cores
 from skymill.errors import ConfigError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

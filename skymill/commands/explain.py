@@ -14,8 +14,9 @@ from skymill.commands.status import state
 from skymill.errors import CODES, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     import argparse
+    from collections.abc import Mapping, Sequence
+
     from skymill.commands.status import State
     from skymill.plan import Block, Plan
     from skymill.report.funnel import GroupOutcome

@@ -20,8 +20,9 @@ from skymill.errors import ConfigError
 from skymill.progress import Display
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
     import argparse
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from skymill.ingest import Ingested
     from skymill.settings import Settings
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skymill.commands.project import shown
 from skymill.errors import ConfigError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse

@@ -12,6 +12,7 @@ from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
+
     from skymill.plan import Plan
     from skymill.report.funnel import GroupOutcome
     from skymill.settings import Settings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import SkymillError
 from skymill.workflow_files import workflow_root
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         page=project.report,
         planned=sorted([*plan.masters, *plan.blocks, *plan.stacks, *plan.fields]),
         settings=project.settings.report.model_dump(mode="json"),
-        all_settings=project.settings.model_dump(mode="json"),
+        all_settings=project.settings.reduction(),
         code=fingerprint(str(workflow_root() / "scripts" / "report.py")),
     )
     print(shown(project.report))

@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 from skymill.commands.project import Project, add_directory, shown
 from skymill.errors import ConfigError, SkymillError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

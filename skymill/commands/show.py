@@ -13,6 +13,7 @@ from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
+
     from numpy.typing import NDArray
 
 __all__ = ["HELP", "add_arguments", "main"]

@@ -13,8 +13,9 @@ from skymill.commands.project import shown
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     import argparse
+    from collections.abc import Mapping
+
     from skymill.simulate import NightConfig
 
 __all__ = ["HELP", "PRESETS", "add_arguments", "main", "night_config"]

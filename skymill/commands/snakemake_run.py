@@ -22,6 +22,7 @@ from skymill.workflow_files import workflow_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
     from skymill.plan import Plan
 
 __all__ = ["Ended", "command", "environment", "explanation", "follow", "has_flag"]
@@ -122,11 +123,10 @@ def command(project: Project, cores: int, flags: Sequence[str]) -> list[str]:
 
 
 def environment(project: Project) -> dict[str, str]:
-    """Return the environment of the run: pinned threads, caches inside the project."""
+    """Return the environment of the run: pinned threads, no windows."""
     return {
         **os.environ,
         **dict.fromkeys(PINNED, "1"),
-        "NUMBA_CACHE_DIR": str(project.folder / ".skymill" / "numba"),
         "MPLBACKEND": "Agg",
         "PYTHONUNBUFFERED": "1",
     }

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from skymill.commands.project import Project, add_directory, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
     import argparse
+    from collections.abc import Iterable, Mapping, Sequence
+
     from skymill.plan import Plan
     from skymill.report.funnel import Funnel, GroupOutcome
 

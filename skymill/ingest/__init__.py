@@ -23,8 +23,9 @@ from skymill.instruments import instrument_names, load_instrument
 from skymill.io_raw import Limits
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from skymill.sheet import Row
 
 __all__ = ["Ingested", "Overrides", "ingest", "read_overrides", "summary"]

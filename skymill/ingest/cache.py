@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from skymill.sheet import Row
 
 __all__ = ["Remembered", "load_cache", "save_cache"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from skymill.cards import RawHeader, printable
 from skymill.ingest.overrides import matches
 from skymill.ingest.values import Notes, clean_text
 from skymill.instruments import Instrument, holds
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,6 +12,7 @@ from skymill.sections import Section, parse_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from skymill.ingest.image import Image
     from skymill.instruments import NumberRule, SectionRule
     from skymill.sheet import Row

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
     from skymill.sheet import Row
 
 __all__ = ["check_groups"]

@@ -16,6 +16,7 @@ from skymill.sheet import COLUMNS, FLOAT_COLUMNS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from skymill.cards import Value
 
 __all__ = ["Entry", "Override", "Overrides", "matches", "read_overrides"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from skymill.ingest import Ingested
     from skymill.sheet import Row
 

@@ -6,11 +6,11 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from skymill.cards import RawHeader, Value, printable
 from skymill.errors import CODES
 from skymill.instruments import NumberRule, Source, TextRule, holds
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

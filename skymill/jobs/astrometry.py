@@ -16,6 +16,7 @@ from skymill.steps.sources import empty_sources_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from astropy.table import Table
 
 __all__ = ["astrometry_block", "reference_solution"]

@@ -13,6 +13,7 @@ from skymill.steps.lightcurves import LightCurves, empty_lightcurves, lightcurve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from astropy.table import Table
 
 __all__ = ["lightcurves_field"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.errors import Outcome, Result, StepFailed
@@ -13,8 +13,9 @@ from skymill.io_raw import read_raw
 from skymill.steps.masters_common import MasterFailed, MasterProduct, RawInput
 
 if TYPE_CHECKING:
-    from skymill.frame import Master
     from collections.abc import Callable, Mapping, Sequence
+
+    from skymill.frame import Master
 
 __all__ = ["load_master", "make_master"]
 

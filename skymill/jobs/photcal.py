@@ -14,9 +14,11 @@ from skymill.steps.photcal import photcal
 from skymill.steps.sources import empty_sources_table
 
 if TYPE_CHECKING:
-    from skymill.errors import Result
     from collections.abc import Mapping, Sequence
+
     from astropy.table import Table
+
+    from skymill.errors import Result
 
 __all__ = ["photcal_block"]
 

@@ -9,8 +9,9 @@ from skymill.errors import Outcome
 from skymill.plan import make_plan
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from skymill.settings import Settings
 
 __all__ = ["plan_outcomes"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.block import run_block
@@ -11,9 +11,10 @@ from skymill.jobs.tables import stacked
 from skymill.steps.sources import empty_sources_table, sources
 
 if TYPE_CHECKING:
-    from skymill.errors import Result
-    from pathlib import Path
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from skymill.errors import Result
 
 __all__ = ["sources_block"]
 

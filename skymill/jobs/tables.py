@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from astropy.table import Table
 
 __all__ = ["by_frame", "from_records", "records", "stacked"]

@@ -10,8 +10,8 @@ from skymill.errors import SkymillError
 from skymill.report.model import Field, LightCurve
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Collection
+    from pathlib import Path
 
     from astropy.table import Table
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from skymill.report.model import FrameRow, Histogram, MasterView, StackView
 from skymill.report.pictures import make_picture, shrink
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from astropy.table import Table
     from numpy.typing import NDArray

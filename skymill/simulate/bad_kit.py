@@ -12,8 +12,9 @@ from skymill.simulate.frames import Exposure, LightTruth, RawFrame
 from skymill.simulate.pointing import iso
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
+
     from skymill.simulate.simulator import Simulator
 
 __all__ = ["DEGRADED", "FIXED", "REGISTRY", "REJECTED", "BadFrame", "Kit", "put_card", "recipe"]

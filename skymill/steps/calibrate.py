@@ -20,6 +20,7 @@ from skymill.steps.masters_intake import check_master
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = ["Masters", "calibrate"]

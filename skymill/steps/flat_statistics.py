@@ -11,6 +11,7 @@ from skymill.steps.masters_intake import box_corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["gain_from_pairs", "histogram_mode", "level_of", "relative_gradient", "sparse"]

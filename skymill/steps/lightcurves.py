@@ -19,6 +19,7 @@ from skymill.times import Site, airmass, bjd_tdb, parse_site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from astropy.table import Table
     from numpy.typing import NDArray
 

@@ -29,6 +29,7 @@ from skymill.steps.masters_common import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from skymill.kernels.combine import Terms

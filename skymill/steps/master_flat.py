@@ -32,6 +32,7 @@ from skymill.steps.masters_common import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from astropy.io import fits
     from numpy.typing import NDArray
 

@@ -30,6 +30,7 @@ from skymill.steps.masters_intake import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
 __all__ = [

@@ -13,6 +13,7 @@ from skymill.readout import OverscanLevel, Readout, fit_overscan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
     from astropy.io import fits
     from numpy.typing import NDArray
 

@@ -29,6 +29,7 @@ from skymill.steps._seeing import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from astropy.table import Table
     from numpy.typing import NDArray
 

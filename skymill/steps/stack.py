@@ -29,6 +29,7 @@ from skymill.steps.stack_inputs import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from skymill.grid import Grid

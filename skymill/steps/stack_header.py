@@ -11,6 +11,7 @@ from skymill.resample import aperture_factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from skymill.grid import Grid

@@ -13,6 +13,7 @@ from skymill.resample import PixelMap, pixel_map, reproject_rows, resampled_corr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 

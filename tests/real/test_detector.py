@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from skymill.steps.flat_statistics import histogram_mode, sparse
 from skymill.steps.master_bias import master_bias
 from skymill.steps.master_flat import master_flat
 from skymill.steps.masters_common import RawInput
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

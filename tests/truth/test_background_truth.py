@@ -13,6 +13,7 @@ from astropy.io import fits
 from photutils.background import Background2D, SExtractorBackground
 
 from skymill.frame import Frame
+from skymill.kernels.apertures import aperture_sum
 from skymill.steps.background import background
 
 READ_NOISE = 5.0
@@ -106,3 +107,27 @@ def test_agrees_with_sep_and_photutils_where_stars_are_few():
     )
     assert np.median(np.abs(ours.level_map() - third.background)) < 0.05 * sigma
     assert np.median(ours.rms_map() / third.background_rms) == pytest.approx(1, abs=0.03)
+
+
+def test_apertures_on_empty_sky_have_pulls_of_one_and_mean_zero():
+    """The whole chain of errors: frame, mesh background, its error, aperture."""
+    pulls, median_err = [], 0.0
+    for seed in (71, 72, 73):
+        frame, _ = star_field(100.0, 100, seed=seed)
+        value = background(frame).value
+        clean, _ = star_field(100.0, 0, seed=seed)
+        # The level found under stars, tried on another exposure of the sky without them.
+        centres = np.arange(12, 1012, 12.0)
+        x, y = (v.ravel() for v in np.meshgrid(centres, centres))
+        residual = clean.sci - value.level_map()
+        sums = aperture_sum(residual, clean.err, clean.mask, x, y, 4.0)
+        error = np.sqrt(sums.flux_err**2 + (sums.area * value.level_err) ** 2)
+        pulls.append(sums.flux / error)
+        median_err = value.level_err
+    pulls = np.concatenate(pulls)
+    n = len(pulls)
+    assert np.std(pulls) == pytest.approx(1, abs=4 / np.sqrt(2 * n) + 0.005)
+    # The level is common to about 25 apertures of a cell: fewer independent means.
+    shared = np.pi * 16 * median_err / np.median(error)
+    spread = np.sqrt(1 / n + shared**2 / (3 * 256 / 9))
+    assert np.mean(pulls) == pytest.approx(0, abs=4 * spread + 0.02)

@@ -10,6 +10,7 @@ the tolerance of 0.02 there and of 0.01 at high signal.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from skymill.steps.master_bias import master_bias
 from skymill.steps.master_dark import master_dark
 from skymill.steps.master_flat import master_flat
 from skymill.steps.masters_common import RawInput
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest

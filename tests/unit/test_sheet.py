@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import pytest
 
 from skymill.errors import ConfigError
 from skymill.sheet import COLUMNS, empty_row, frame_id, read_sheet, slug, write_sheet
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -349,3 +349,9 @@ def test_kernels_are_odd_and_the_crowded_one_sums_to_zero():
         assert kernel.shape[0] % 2 == 1
         assert kernel.shape[0] <= 9
         assert abs(crowded_kernel(fwhm).sum()) < 1e-5
+
+
+def test_page_lists_every_flag_as_the_code_has_it(repository):
+    page = (repository / "docs" / "sources.md").read_text(encoding="utf-8")
+    for flag in SourceFlag:
+        assert f"| {flag.name} | {int(flag)} | {FLAG_MEANINGS[flag]} |" in page

@@ -119,7 +119,7 @@ def reference_catalog(wildcards=None):
     return [SETTINGS.reference] if SETTINGS.reference else []
 
 
-def report_inputs(wildcards):
+def final_products(wildcards):
     """Return the last product of everything that is planned."""
     todo = plan()
     found = ["results/outcomes/plan/plan.csv", SHEET]

@@ -3,7 +3,7 @@
 
 rule report:
     input:
-        report_inputs,
+        final_products,
     output:
         page=report(
             "results/report/index.html",
@@ -20,7 +20,7 @@ rule report:
         planned=lambda wildcards: sorted(
             [*plan().masters, *plan().blocks, *plan().stacks, *plan().fields]
         ),
-        all_settings=SETTINGS.model_dump(mode="json"),
+        all_settings=SETTINGS.reduction(),
         settings=settings("report"),
         code=code("report"),
     message:
