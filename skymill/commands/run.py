@@ -123,7 +123,7 @@ def run_project(project: Project, n_cores: int | None = None, flags: Sequence[st
             return 0
     n_cores = n_cores or len(os.sched_getaffinity(0))
     command = snakemake_run.command(project, n_cores, flags)
-    environment = snakemake_run.environment(project)
+    environment = snakemake_run.environment()
     if asks:
         return subprocess.run(command, env=environment, check=False).returncode
     ended = snakemake_run.follow(project, command, environment, n_cores)

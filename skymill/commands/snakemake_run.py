@@ -122,7 +122,7 @@ def command(project: Project, cores: int, flags: Sequence[str]) -> list[str]:
     return words + _own_profiles(flags, root)
 
 
-def environment(project: Project) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment of the run: pinned threads, no windows."""
     return {
         **os.environ,

@@ -108,7 +108,7 @@ def test_other_flags_are_no_dry_run(flags):
 
 def test_threads_are_pinned(project, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
-    env = environment(project)
+    env = environment()
     assert {env[name] for name in snakemake_run.PINNED} == {"1"}
     assert env["PATH"] == os.environ["PATH"]
 

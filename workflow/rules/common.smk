@@ -46,6 +46,13 @@ def settings(step):
     return getattr(SETTINGS, step).model_dump(mode="json")
 
 
+def plan_settings():
+    """Return the settings that the plan depends on, and no others."""
+    masters = ("master_bias", "master_dark", "master_flat")
+    minimum = {name: {"minimum": settings(name)["minimum"]} for name in masters}
+    return {"raw": SETTINGS.raw, "plan": settings("plan"), **minimum}
+
+
 def code(step):
     """Return a hash of the rule's script and of all package code that it imports."""
     return fingerprint(str(Path(workflow.basedir) / "scripts" / f"{step}.py"))

@@ -32,7 +32,7 @@ rule plan:
     conda:
         ENV
     params:
-        settings=SETTINGS.model_dump(mode="json"),
+        settings=plan_settings(),
         code=code("plan"),
     message:
         "Noting the frames that no product can use"
