@@ -14,6 +14,7 @@ import numpy as np
 from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit
 from skymill.resample import pixel_to_pixel
+from skymill.steps._rings import RING_CLIP_SIGMA, mask_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,10 +27,6 @@ __all__ = ["PhotFlag", "empty_photometry", "photometry"]
 
 #: More of an aperture than this fraction lost for good leaves no flux.
 _LOST_FRACTION = 0.01
-#: Counts are skewed: a clip at 3 sigma lowers the mean of 150 electron by 0.003 sigma,
-#: which an aperture of 60 px turns into 0.02 sigma of its flux. At 4 it is 14 times less.
-_RING_SOURCE_SNR = 5.0
-_RING_CLIP_SIGMA = 4.0
 
 
 class PhotFlag(IntFlag):
@@ -122,8 +119,8 @@ def photometry(
     if background == "annulus":
         inner, outer = (float(factor) * fwhm_px for factor in annulus_fwhm)
         bright = sums[main_aperture].flux / sums[main_aperture].flux_err
-        others = _with_sources(frame.mask, x, y, bright, fwhm_px)
-        ring = annulus_background(sci, others, x, y, inner, outer, clip_sigma=_RING_CLIP_SIGMA)
+        others = mask_sources(frame.mask, x, y, bright, fwhm_px)
+        ring = annulus_background(sci, others, x, y, inner, outer, clip_sigma=RING_CLIP_SIGMA)
         no_ring = ~(np.isfinite(ring.level) & np.isfinite(ring.level_err))
         level = np.where(no_ring, level, ring.level)
         level_err = np.where(no_ring, level_err, ring.level_err)
@@ -168,35 +165,6 @@ def empty_photometry(apertures: int) -> Table:
     table["flags"], table["mask_or"] = nothing.astype(np.int32), nothing.astype(np.int32)
     _describe(table, apertures)
     return table
-
-
-def _with_sources(
-    mask: NDArray[np.uint16],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    snr: NDArray[np.float64],
-    fwhm_px: float,
-) -> NDArray[np.uint16]:
-    """Return the mask with a disk of SOURCE around every significant source.
-
-    Rings of crowded stars would take the wings of the neighbours for sky: clipping does
-    not see them. A disk ends where a Moffat profile (beta 3.5) falls to a tenth of the
-    noise of a pixel, ``r = FWHM (0.6 + 0.87 log10(S/N))`` within 3 %.
-    """
-    out = mask.copy()
-    ny, nx = mask.shape
-    # Only what surely is there: to leave out what merely fluctuates upwards would bias the
-    # rings. The wings of fainter sources are below the noise anyway.
-    there = np.nan_to_num(snr) > _RING_SOURCE_SNR
-    radius = fwhm_px * (0.6 + 0.87 * np.log10(np.clip(np.nan_to_num(snr), 1.0, 1e5)))
-    for cx, cy, r in zip(x[there], y[there], radius[there], strict=True):
-        if not (-r < cx < nx + r and -r < cy < ny + r):
-            continue
-        y0, y1 = max(0, int(cy - r)), min(ny, int(cy + r) + 2)
-        x0, x1 = max(0, int(cx - r)), min(nx, int(cx + r) + 2)
-        inside = (np.arange(y0, y1)[:, None] - cy) ** 2 + (np.arange(x0, x1) - cx) ** 2 < r * r
-        out[y0:y1, x0:x1][inside] |= np.uint16(MaskBit.SOURCE)
-    return out
 
 
 def _flux(

@@ -16,6 +16,7 @@ from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
 from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.steps._rings import RING_CLIP_SIGMA, mask_sources
 from skymill.steps._seeing import (
     BRIGHT,
     SIGMA_TO_FWHM,
@@ -297,7 +298,9 @@ def _measure(
     y = np.where(settled, shapes.y, objects["y"])
     main = aperture_sum(scene.sci, scene.err, scene.mask, x, y, r_main)
     main_err = np.sqrt(main.flux_err**2 + (main.area * background.level_err) ** 2)
-    total, total_err, flags = _total_flux(scene, segments, owners, x, y, r_total, seeing.fwhm)
+    total, total_err, flags = _total_flux(
+        scene, segments, owners, x, y, main.flux / main_err, r_total, seeing.fwhm
+    )
     shaped = settled & np.isfinite(shapes.xx)
     a, b, theta = axes(shapes.xx, shapes.yy, shapes.xy)
     a, b = np.where(shaped, a, objects["a"]), np.where(shaped, b, objects["b"])
@@ -332,6 +335,7 @@ def _total_flux(
     owners: NDArray[Any],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
+    snr: NDArray[np.float64],
     radius: float,
     fwhm: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
@@ -341,12 +345,19 @@ def _total_flux(
     own: dict[str, Any] = {"segments": segments, "owners": owners}
     sums = aperture_sum(*planes, x, y, radius, **own)
     masked = aperture_sum(*planes, x, y, radius).masked_area
-    ring = annulus_background(
-        scene.sci, scene.mask, x, y, inner, inner + _RING_WIDTH_FWHM * fwhm,
-        minimum_px=max(12, int(np.ceil(fwhm**2))), **own,
+    outer, few = inner + _RING_WIDTH_FWHM * fwhm, max(12, int(np.ceil(fwhm**2)))
+    quiet, ring = (
+        annulus_background(
+            scene.sci, mask, x, y, inner, outer,
+            clip_sigma=RING_CLIP_SIGMA, minimum_px=few, **own,
+        )
+        for mask in (mask_sources(scene.mask, x, y, snr, fwhm), scene.mask)
     )  # fmt: skip
-    flux = sums.flux - sums.area * ring.level
-    flux_err = np.sqrt(sums.flux_err**2 + (sums.area * ring.level_err) ** 2)
+    # In a crowd no pixel is free of wings; then the ring with them is better than none.
+    level = np.where(np.isfinite(quiet.level), quiet.level, ring.level)
+    level_err = np.where(np.isfinite(quiet.level), quiet.level_err, ring.level_err)
+    flux = sums.flux - sums.area * level
+    flux_err = np.sqrt(sums.flux_err**2 + (sums.area * level_err) ** 2)
     tiny = _ROUNDING * np.pi * radius**2
     flags = _bits(
         len(x),
