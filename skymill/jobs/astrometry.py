@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["astrometry_block", "reference_solution"]
 
+#: What every frame has without a reference catalogue.
+_WITHOUT_CATALOG = ("WCS_UNVERIFIED", "WCS_RELATIVE")
 #: Columns of the table: type, unit, description.
 _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "frame_id": ("U", None, "frame"),
@@ -90,7 +92,9 @@ def astrometry_block(
             mine, row, wcs, shape, lists, None if is_best else best, known, **settings
         )
         value = {**result.value, "ny": shape[0], "nx": shape[1]}
-        return Result(value, result.flags, result.numbers)
+        # Without a catalogue nothing better was asked for; the reference frame says it once.
+        flags = [flag for flag in result.flags if known or flag[0] not in _WITHOUT_CATALOG]
+        return Result(value, tuple(flags), result.numbers)
 
     solved = run_block("astrometry", rows, work, outcomes=outcomes, upstream=[upstream])
     inputs = {f"sources/{Path(sources).stem}": io.file_digest(sources)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.catalogs import read_catalog
+from skymill.errors import Result
 from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import by_frame, from_records, records
 from skymill.steps.photcal import photcal
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astropy.table import Table
-
-    from skymill.errors import Result
 
 __all__ = ["photcal_block"]
 
@@ -100,7 +99,7 @@ def photcal_block(
     def work(row: Mapping[str, Any]) -> Result[dict[str, Any]]:
         name = str(row["frame_id"])
         inputs.update(origin(name, calibrated, masks, backgrounds))
-        return photcal(
+        result = photcal(
             found.get(name, empty_sources_table()),
             row,
             solution=solutions[name],
@@ -112,6 +111,9 @@ def photcal_block(
             measured=measured[name],
             **settings,
         )
+        # Without a catalogue nothing better was asked for; the stack says it once.
+        flags = [flag for flag in result.flags if known or flag[0] != "ZP_RELATIVE"]
+        return Result(result.value, tuple(flags), result.numbers)
 
     done = run_block("photcal", rows, work, outcomes=outcomes, upstream=[upstream])
     everyone = [done.get(str(r["frame_id"]), {"frame_id": r["frame_id"]}) for r in rows]

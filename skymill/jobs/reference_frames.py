@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import latest_outcomes
 from skymill.catalogs import read_catalog
-from skymill.errors import Outcome, ScienceFailure, StepFailed
+from skymill.errors import Outcome, Result, ScienceFailure, StepFailed
 from skymill.jobs.frames import frame_file
 from skymill.jobs.tables import by_frame
 from skymill.steps.astrometry import astrometry
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["reference_frames_field"]
 
 Row = Mapping[str, Any]
+Flags = tuple[tuple[str, str], ...]
 
 
 def reference_frames_field(
@@ -68,10 +69,11 @@ def reference_frames_field(
         outcome = Outcome.from_failure(name, "reference_frames", failure)
         stars = _no_stars()
     else:
-        outcome = Outcome.from_result(name, "reference_frames", result)
         stars = result.value
         known = read_catalog(catalog[0]) if catalog else None
-        facts["solutions"] = _solutions(stars, candidates, known, astrometry_settings)
+        facts["solutions"], flags = _solutions(stars, candidates, known, astrometry_settings)
+        result = Result(stars, result.flags + flags, result.numbers)
+        outcome = Outcome.from_result(name, "reference_frames", result)
     io.write_table(table, stars, facts)
     io.write_outcomes(outcomes, [outcome])
 
@@ -96,10 +98,14 @@ def _solutions(
     candidates: Sequence[Candidate],
     catalog: RefCatalog | None,
     settings: Mapping[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """Solve the best frame, then those of the other filters relative to it."""
+) -> tuple[dict[str, dict[str, Any]], Flags]:
+    """Solve the best frame, then those of the other filters relative to it.
+
+    Returns the solutions, and what is to be said of that of the best frame.
+    """
     by_id = {candidate.frame_id: candidate for candidate in candidates}
     best: dict[str, Any] | None = None
+    flags: Flags = ()
     solved: dict[str, dict[str, Any]] = {}
     order = sorted(stars.meta["frames"], key=lambda n: (not stars.meta["frames"][n]["best"], n))
     for name in order:
@@ -121,8 +127,9 @@ def _solutions(
                 break  # nothing can be aligned to a frame that has no solution
             continue
         solved[name] = {k: _plain(v) for k, v in result.value.items()}
-        best = best or result.value
-    return solved
+        if best is None:
+            best, flags = result.value, result.flags
+    return solved, flags
 
 
 def _plain(value: Any) -> Any:

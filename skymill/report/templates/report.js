@@ -108,7 +108,11 @@
           else if (column[0] === "Way") td.append(strip(value));
           else if (column[3]) td.textContent = figure(column[3], i);
           else if (column[0] === "Reason") {
-            if (value) td.append(make("b", "", value.replaceAll(";", ", ")), " " + get("message", i));
+            if (value) {
+              const text = make("div", "clamp");  // the whole sentence is in the opened row
+              text.append(make("b", "", value.replaceAll(";", ", ")), " " + get("message", i));
+              td.append(text);
+            }
             td.title = get("message", i);
           } else if (value !== null) td.textContent = value;
           tr.append(td);
