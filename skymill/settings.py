@@ -583,14 +583,28 @@ def settings_tables() -> str:
         "",
         "Generated from `skymill/settings.py` by `python -m skymill.settings`; do not edit.",
     ]
-    for name, info in Settings.model_fields.items():
-        if name not in STEPS:
-            continue
-        model: Any = info.annotation
+    for name in STEPS:
+        model: Any = Settings.model_fields[name].annotation
         lines += ["", f"## {name}", "", (model.__doc__ or "").strip().splitlines()[0], ""]
-        lines += ["| key | default | meaning |", "|---|---|---|"]
-        lines += _rows(model, "")
+        lines += settings_table(name)
     return "\n".join(lines) + "\n"
+
+
+def settings_table(step: str) -> list[str]:
+    """Return the settings of one step as the lines of a Markdown table."""
+    model: Any = Settings.model_fields[step].annotation
+    return ["| key | default | meaning |", "|---|---|---|", *_rows(model, "")]
+
+
+def with_table(page: str, step: str) -> str:
+    """Return a page of documentation with the table of a step between its two marks."""
+    begin, end = f"<!-- settings: {step} -->", "<!-- end of settings -->"
+    before, found, after = page.partition(begin)
+    if not found:
+        return page
+    after = after.partition(end)[2] if end in after else after
+    table = "\n".join(settings_table(step))
+    return f"{before}{begin}\n\n{table}\n\n{end}\n\n{after.lstrip()}".rstrip() + "\n"
 
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
@@ -607,15 +621,20 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     return rows
 
 
-def generated_files() -> dict[str, str]:
+def generated_files(root: Path) -> dict[str, str]:
     """Return what is generated from the models: path in the repository to content."""
-    return {
+    files = {
         "config/config.yaml": default_config_text(),
         "config/schema.json": schema_text(),
         "docs/settings.md": settings_tables(),
     }
+    for step in STEPS:
+        page = root / "docs" / f"{step}.md"
+        if page.is_file():
+            files[f"docs/{step}.md"] = with_table(page.read_text(encoding="utf-8"), step)
+    return files
 
 
 if __name__ == "__main__":
-    for where, content in generated_files().items():
+    for where, content in generated_files(Path()).items():
         Path(where).write_text(content, encoding="utf-8")
