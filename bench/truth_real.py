@@ -30,7 +30,7 @@ def figures(folder: Path) -> list[Figure]:
     if not SHARED.exists():
         print("real nights: not at hand (set SKYMILL_SHARED to their folder)")
         return []
-    return [*_nickel(folder / "nickel"), *_lowell42(folder / "lowell42"), *_sbig(folder / "sbig")]
+    return [*nickel(folder / "nickel"), *lowell42(folder / "lowell42"), *sbig(folder / "sbig")]
 
 
 def _master_numbers(place: Path, step: str) -> list[dict[str, Any]]:
@@ -51,7 +51,8 @@ def _detector(place: Path, name: str, expected: tuple[str, str]) -> list[Figure]
     ]  # fmt: skip
 
 
-def _nickel(folder: Path) -> list[Figure]:
+def nickel(folder: Path) -> list[Figure]:
+    """Reduce the Nickel night: zero points from Landolt stars."""
     place = project(
         folder,
         SHARED / "nickel",
@@ -78,7 +79,8 @@ def _nickel(folder: Path) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _lowell42(folder: Path) -> list[Figure]:
+def lowell42(folder: Path) -> list[Figure]:
+    """Reduce the Lowell night: a stack and light curves."""
     place = project(folder, SHARED / "lowell42", instrument="lowell42")
     skymill("run", "-d", place)
     (path,) = sorted((place / "results" / "lightcurves" / "statistics").glob("*.parquet"))
@@ -102,7 +104,8 @@ def _lowell42(folder: Path) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _sbig(folder: Path) -> list[Figure]:
+def sbig(folder: Path) -> list[Figure]:
+    """Reduce the SBIG night, whose headers say almost nothing."""
     place = project(folder, SHARED / "sbig", instrument="sbig_st7")
     (place / "config" / "overrides.yaml").write_text(SBIG_OVERRIDES, encoding="utf-8")
     skymill("run", "-d", place)

@@ -18,7 +18,7 @@ def figures(folder: Path) -> list[Figure]:
     """Run two small nights."""
     if folder.exists():
         shutil.rmtree(folder)
-    return [*_identical(folder / "identical"), *_bad_frames(folder / "bad")]
+    return [*identical(folder / "identical"), *bad_frames(folder / "bad")]
 
 
 def _small(**changes: Any) -> NightConfig:
@@ -35,7 +35,8 @@ def _small(**changes: Any) -> NightConfig:
     )
 
 
-def _identical(folder: Path) -> list[Figure]:
+def identical(folder: Path) -> list[Figure]:
+    """Reduce one night twice, with 1 and 2 cores in two folders, and compare all bytes."""
     simulate_night(folder / "night", _small())
     reference = folder / "night" / "truth" / "reference.csv"
     trees = []
@@ -58,8 +59,8 @@ def _identical(folder: Path) -> list[Figure]:
     return [Figure("identical_bytes_cores_1_2", float(same), "1", "", len(trees[0]), note)]
 
 
-def _bad_frames(folder: Path) -> list[Figure]:
-    """One night with every kind of bad frame that the simulator can make."""
+def bad_frames(folder: Path) -> list[Figure]:
+    """Reduce a night with every kind of bad frame that the simulator can make."""
     simulate_night(folder / "night", _small(seed=8, bad=tuple(BAD_FRAMES)))
     truth = read_truth(folder / "night")
     place = project(

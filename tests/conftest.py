@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+os.environ.setdefault("MPLBACKEND", "Agg")  # no windows
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
