@@ -214,6 +214,8 @@ class BackgroundSettings(_Model):
     """Rounds of source masking."""
     minimum_cell_fraction: Fraction = 0.15
     """A cell with a smaller fraction of sky pixels is filled from its neighbours."""
+    banding_limit: Positive = 0.3
+    """A stronger pattern of rows or columns, in units of the sky noise, is flagged BANDING."""
     poor_fraction: Fraction = 0.5
     """More filled cells than this fraction flag the frame BKG_POOR."""
 

@@ -17,6 +17,7 @@ from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.detect import detect, gaussian_kernel, grow_segments
 from skymill.kernels.mesh import CellStatistics, cell_statistics, expand_spline
+from skymill.steps._artefacts import band_amplitude
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +60,7 @@ def background(
     iterations: int = 2,
     minimum_cell_fraction: float = 0.15,
     poor_fraction: float = 0.5,
+    banding_limit: float = 0.3,
 ) -> Result[Background]:
     """Measure level and scatter of the sky on a mesh.
 
@@ -80,13 +82,17 @@ def background(
         A cell with a smaller fraction of usable pixels is filled from its neighbours.
     poor_fraction : float
         More filled cells than this fraction flag the frame BKG_POOR.
+    banding_limit : float
+        A stronger pattern of the rows' or columns' means, in units of the sky noise, flags
+        the frame BANDING.
 
     Returns
     -------
     Result of Background
         Numbers: ``sky_e``, ``sky_rms_e`` (medians of the cells), ``box_size_px``,
         ``source_fraction`` (masked as sources), ``filled_fraction`` (of the cells),
-        ``crowded_fraction`` (of cells without sky between grown sources),
+        ``crowded_fraction`` (of cells without sky between grown sources), ``band_rows``
+        and ``band_columns`` (pattern of their means in units of the noise),
         ``err_ratio`` (measured scatter / propagated error of the same sky pixels; 1 if
         the noise model is right).
 
@@ -119,7 +125,30 @@ def background(
         seeds, source = _sources(frame, residual, rms, source_sigma, grow_factor, grow_px)
         statistics, crowded = _statistics(residual, err, good, seeds, source, box, smallest)
         mesh = _next_mesh(mesh, statistics, filter_size, smallest)
-    return _result(frame, mesh, box, filter_size, source, good, crowded, poor_fraction)
+    result = _result(frame, mesh, box, filter_size, source, good, crowded, poor_fraction)
+    return _with_bands(result, sci, good & ~source, banding_limit)
+
+
+def _with_bands(
+    result: Result[Background],
+    sci: NDArray[np.float32],
+    sky: NDArray[np.bool_],
+    limit: float,
+) -> Result[Background]:
+    """Add what the means of rows and columns tell."""
+    sigma = float(result.numbers["sky_rms_e"])
+    residual = sci - result.value.level_map()
+    rows, columns = (band_amplitude(residual, sky, sigma, axis) for axis in (1, 0))
+    flags = result.flags
+    if max(rows, columns) > limit:
+        what, amplitude = ("rows", rows) if rows >= columns else ("columns", columns)
+        text = (
+            f"background: the {what} carry a pattern of {amplitude:.2f} of the sky noise (limit "
+            f"{limit:g}, settings: background.banding_limit); interference or a bad overscan."
+        )
+        flags = (*flags, ("BANDING", text))
+    numbers = {**result.numbers, "band_rows": rows, "band_columns": columns}
+    return Result(result.value, flags, numbers)
 
 
 def _box_size(shape: tuple[int, int], wanted: int) -> int:

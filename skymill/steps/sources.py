@@ -16,6 +16,7 @@ from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
 from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.steps._artefacts import doubling
 from skymill.steps._rings import RING_CLIP_SIGMA, mask_sources
 from skymill.steps._seeing import (
     BRIGHT,
@@ -209,7 +210,15 @@ def sources(
         "n_seeing_stars": seeing.n,
         "moffat_beta": seeing.beta,
     }
-    return Result(table, _judge(name, numbers, minimum_stars, trailed_ellipticity), numbers)
+    flags = _judge(name, numbers, minimum_stars, trailed_ellipticity)
+    jump = doubling(np.asarray(table["x"]), np.asarray(table["y"]), seeing.fwhm)
+    if jump is not None:
+        text = (
+            f"sources: every star of {name} has a twin {jump[0]:+.1f}, {jump[1]:+.1f} px away: "
+            "the telescope jumped during the exposure."
+        )
+        flags = (*flags, ("TRAILED", text))
+    return Result(table, flags, numbers)
 
 
 def _judge(
