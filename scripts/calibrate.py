@@ -5,7 +5,7 @@ from skymill.logs import job_log
 
 with job_log(snakemake.log[0]):
     calibrate_block(
-        raw=snakemake.params.raw,
+        raw=snakemake.config["raw"],
         rows=snakemake.params.rows,
         inputs=dict(snakemake.input.items()),
         missing=snakemake.params.missing,

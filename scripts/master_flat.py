@@ -8,7 +8,7 @@ with job_log(snakemake.log[0]):
     make_master(
         "master_flat",
         master_flat,
-        raw=snakemake.params.raw,
+        raw=snakemake.config["raw"],
         rows=snakemake.params.rows,
         inputs=dict(snakemake.input.items()),
         master=snakemake.output.master,

@@ -289,7 +289,7 @@ def _column(
     if found is None:
         raise ConfigError(
             f"catalogue {Path(path).name}: no column for {meaning} among {_listed(table)}; "
-            f"name it in the column map, for example {{{meaning}: {table.colnames[0]}}}"
+            f"rename the one that holds it to {meaning}"
         )
     return found
 

@@ -56,7 +56,8 @@ def cards(
     # More inputs than a keyword can number are told by one digest of the whole list.
     listed = sorted(inputs.items())
     for number, (name, checksum) in enumerate(listed[:9999], 1):
-        out[f"SMI{number:04d}"] = (f"{name} {checksum[:16]}", "")
+        text = name.encode("ascii", "backslashreplace").decode()
+        out[f"SMI{number:04d}"] = (f"{text} {checksum[:16]}", "")
     text = "\n".join(f"{name} {checksum}" for name, checksum in listed)
     out["SMINPUT"] = (hashlib.sha256(text.encode()).hexdigest()[:16], "digest of all inputs")
     return out

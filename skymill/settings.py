@@ -21,6 +21,7 @@ from skymill.errors import ConfigError
 __all__ = [
     "STEPS",
     "Settings",
+    "check_paths",
     "default_config_text",
     "load_settings",
     "schema_text",
@@ -484,6 +485,29 @@ def validate_settings(tree: Mapping[str, Any]) -> Settings:
         raise ConfigError("config: " + "; ".join(lines)) from None
 
 
+def check_paths(settings: Settings, folder: Path) -> None:
+    """Check that the files the settings name are there.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings.
+    folder : Path
+        The project folder, which relative paths start from.
+
+    Raises
+    ------
+    ConfigError
+        If the reference catalogue is missing. The raw folder is needed by ingest only,
+        and a raw file that is gone is an outcome.
+    """
+    if settings.reference is not None and not (folder / settings.reference).is_file():
+        raise ConfigError(
+            f"config: reference = {settings.reference!r} is not a file; correct it, or set it to "
+            "null for positions and fluxes relative to the best frame"
+        )
+
+
 def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
@@ -511,7 +535,9 @@ def load_settings(path: str | Path) -> Settings:
     import yaml
 
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        _check_duplicates(yaml.compose(text), "")
+        tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(
             f"config: {path} does not exist; `skymill init DIR --raw PATH` makes a project folder"
@@ -522,6 +548,18 @@ def load_settings(path: str | Path) -> Settings:
         found = type(tree).__name__
         raise ConfigError(f"config: {path} must hold `key: value` lines, found {found}")
     return validate_settings(tree)
+
+
+def _check_duplicates(node: Any, where: str) -> None:
+    """Refuse a key that is written twice: YAML would drop the first without a word."""
+    seen: set[str] = set()
+    for key, value in node.value if hasattr(node, "flow_style") and node.id == "mapping" else ():
+        name = f"{where}{key.value}"
+        if name in seen:
+            line = key.start_mark.line + 1
+            raise ConfigError(f"config: {name} is written twice (again in line {line}); join them")
+        seen.add(name)
+        _check_duplicates(value, f"{name}.")
 
 
 _CONFIG_HEAD = """\

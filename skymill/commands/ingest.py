@@ -111,7 +111,13 @@ def run_ingest(folder: Path, settings: Settings, update: bool, *, write: bool = 
     from skymill.sheet import read_sheet, write_sheet
 
     project = Project(folder)
-    before = list(read_sheet(project.sheet)) if project.sheet.is_file() else None
+    try:
+        before = list(read_sheet(project.sheet)) if project.sheet.is_file() else None
+    except ConfigError as error:
+        if not update:
+            raise
+        print(f"the sheet cannot be read and is made anew: {error}", file=sys.stderr)
+        before = None
     raw = folder / settings.raw
     if not raw.is_dir():
         raise ConfigError(

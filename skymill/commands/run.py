@@ -107,8 +107,9 @@ def run_project(project: Project, n_cores: int | None = None, flags: Sequence[st
         If the results cannot be written.
     """
     from skymill.commands import snakemake_run
+    from skymill.settings import check_paths
 
-    project.settings  # noqa: B018 - a mistake in the settings ends here, before any job
+    check_paths(project.settings, project.folder)  # a mistake ends here, before any job
     asks = _given(flags, QUESTIONS)
     if not asks:
         check_writable(project)
@@ -130,7 +131,7 @@ def run_project(project: Project, n_cores: int | None = None, flags: Sequence[st
     if ended.code != 0:
         print(snakemake_run.explanation(project, ended), file=sys.stderr)
         return 130 if ended.interrupted else 1
-    return _sum_up(project, ended)
+    return _sum_up(project, ended, complete=not flags)
 
 
 def check_writable(project: Project) -> None:
@@ -160,7 +161,7 @@ def _first_ingest(project: Project, *, write: bool) -> None:
     print(ingest_text(run_ingest(project.folder, project.settings, update=False, write=write)))
 
 
-def _sum_up(project: Project, ended: object) -> int:
+def _sum_up(project: Project, ended: object, *, complete: bool) -> int:
     from skymill.commands.snakemake_run import Ended
     from skymill.commands.status import funnel_lines, state
     from skymill.progress import duration
@@ -174,6 +175,10 @@ def _sum_up(project: Project, ended: object) -> int:
     print("\n".join(funnel_lines(now.funnel, len(now.pending))))
     if project.report.is_file():
         print(f"report: {shown(project.report)}")
+    if complete and any(now.missing.values()):
+        lost = ", ".join(step for step, names in now.missing.items() if names)
+        print(f"not made: {lost}; look at the logs of these steps", file=sys.stderr)
+        return 1
     return 0 if now.is_clean else 10
 
 

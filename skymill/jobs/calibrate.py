@@ -80,7 +80,7 @@ def calibrate_block(
         except FrameRejected as failure:
             raise _explained(failure, reasons) from None
         wcs = _wcs(header, row, pixels.shape, instrument["wcs"])
-        inputs_of_frame = origin | {str(row["path"]): str(row["sha256"])}
+        inputs_of_frame = origin | {str(row["frame_id"]): str(row["sha256"])}
         io.write_frame(
             frame_file(frames, row["frame_id"]),
             result.value.replace(wcs=wcs),

@@ -78,3 +78,11 @@ def test_fingerprints_of_the_real_scripts_follow_into_the_kernels(repository: Pa
         for path in (repository / "scripts").glob("*.py")
     }
     assert len(set(names.values())) == len(names)
+
+
+def test_names_outside_ascii_make_valid_cards():
+    from astropy.io import fits
+
+    cards = provenance.cards("mask", code="c", settings={}, inputs={"étoile ★": "1" * 64})
+    header = fits.Header(cards)
+    header["SMI0001"].encode("ascii")

@@ -6,7 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from skymill.errors import ConfigError
-from skymill.settings import STEPS, Settings, generated_files, load_settings, validate_settings
+from skymill.settings import (
+    STEPS,
+    Settings,
+    check_paths,
+    generated_files,
+    load_settings,
+    validate_settings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,3 +78,15 @@ def test_steps_are_in_the_order_of_the_chain():
         < STEPS.index("stack")
         < STEPS.index("report")
     )
+
+
+def test_a_key_written_twice_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("raw: x\nmask:\n  sigclip: 6\nmask:\n  sigclip: 7\n")
+    with pytest.raises(ConfigError, match="mask is written twice .again in line 4"):
+        load_settings(path)
+
+
+def test_a_missing_reference_catalogue_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="reference = 'no.csv' is not a file"):
+        check_paths(validate_settings({"raw": "x", "reference": "no.csv"}), tmp_path)

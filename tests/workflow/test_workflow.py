@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -143,3 +144,39 @@ def test_lint_is_content(repository):
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_a_failed_job_took_with_it_is_made_by_the_next_run(copy):
+    config = copy / "config" / "config.yaml"
+    config.write_text(config.read_text() + "mask:\n  sigclip: 6.0\n")
+    (path, *_) = sorted((copy / "results" / "calibrated").glob("*/light_V*.fits"))
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(content[:5000])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert snakemake(copy).returncode != 0
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    done = snakemake(copy)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    masks = copy / "results" / "mask" / path.parent.name
+    assert (masks / path.name).is_file()
+    assert nothing_to_do(copy)
+
+
+def test_a_missing_reference_catalogue_stops_before_any_job(copy):
+    config = copy / "config" / "config.yaml"
+    text = re.sub(
+        r"^reference:.*$", "reference: nofile.csv", config.read_text(), flags=re.MULTILINE
+    )
+    config.write_text(text)
+    done = skymill("run", "-d", copy)
+    assert done.returncode == 2
+    assert "nofile.csv" in done.stderr
+    assert "is not a file" in snakemake(copy, "-n").stderr
+
+
+def test_another_path_to_the_same_raw_files_reruns_nothing(copy, night):
+    (copy / "raw").symlink_to(night / "raw")
+    config = copy / "config" / "config.yaml"
+    config.write_text(re.sub(r"^raw:.*$", "raw: raw", config.read_text(), flags=re.MULTILINE))
+    assert nothing_to_do(copy)

@@ -8,7 +8,7 @@ from skymill.errors import ConfigError
 from skymill.instruments import load_instrument
 from skymill.plan import make_plan
 from skymill.provenance import fingerprint
-from skymill.settings import validate_settings
+from skymill.settings import check_paths, validate_settings
 from skymill.sheet import read_sheet
 
 ENV = "../../envs/skymill.yaml"
@@ -20,6 +20,7 @@ HAS_SHEET = Path(SHEET).exists()
 
 try:
     SETTINGS = validate_settings(config)
+    check_paths(SETTINGS, Path())
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,7 +51,7 @@ def plan_settings():
     """Return the settings that the plan depends on, and no others."""
     masters = ("master_bias", "master_dark", "master_flat")
     minimum = {name: {"minimum": settings(name)["minimum"]} for name in masters}
-    return {"raw": SETTINGS.raw, "plan": settings("plan"), **minimum}
+    return {"raw": "", "plan": settings("plan"), **minimum}
 
 
 def code(step):
@@ -127,14 +128,22 @@ def reference_catalog(wildcards=None):
 
 
 def final_products(wildcards):
-    """Return the last product of everything that is planned."""
+    """Return the outcomes of every step on everything that is planned.
+
+    Not of the last steps only: a job that fails takes its outputs with it, and an
+    intermediate product that is missing is made again only if somebody asks for it.
+    """
     todo = plan()
     found = ["results/outcomes/plan/plan.csv", SHEET]
     for master in todo.masters.values():
         kind = "dark" if "dark" in master.kind else master.kind
         found += outcomes(f"master_{kind}", [master.id])
-    found += [f"results/photcal/{name}.parquet" for name in todo.blocks]
+    for step in ("calibrate", "mask", "background", "sources", "astrometry", "photcal"):
+        found += outcomes(step, todo.blocks)
+    found += outcomes("reference_frames", todo.fields)
     if SETTINGS.stack.enabled:
-        found += [f"results/catalog/{name}.parquet" for name in todo.stacks]
-        found += [f"results/lightcurves/{name}.parquet" for name in todo.fields]
+        found += outcomes("stack", todo.stacks)
+        found += outcomes("catalog", todo.stacks)
+        found += outcomes("photometry", todo.blocks)
+        found += outcomes("lightcurves", todo.fields)
     return found

@@ -16,7 +16,6 @@ rule calibrate:
     resources:
         mem_mb=memory(2000),
     params:
-        raw=SETTINGS.raw,
         rows=rows("block"),
         missing=lambda wildcards: block_of(wildcards).missing,
         instrument=lambda wildcards: instrument_of(wildcards),

@@ -16,7 +16,6 @@ rule master_bias:
     resources:
         mem_mb=memory(2000),
     params:
-        raw=SETTINGS.raw,
         rows=rows("master"),
         settings=settings("master_bias"),
         code=code("master_bias"),
@@ -43,7 +42,6 @@ rule master_dark:
     resources:
         mem_mb=memory(2000),
     params:
-        raw=SETTINGS.raw,
         rows=rows("master"),
         settings=settings("master_dark"),
         code=code("master_dark"),
@@ -70,7 +68,6 @@ rule master_flat:
     resources:
         mem_mb=memory(2000),
     params:
-        raw=SETTINGS.raw,
         rows=rows("master"),
         settings=settings("master_flat"),
         code=code("master_flat"),
