@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import ConfigError, Outcome
@@ -143,7 +144,7 @@ def make_plan(rows: Sequence[Row], settings: Settings) -> Plan:
     """
     usable = sorted(
         (row for row in rows if row["verdict"] != "rejected"),
-        key=lambda row: (row["mjd_start"] or 0.0, row["frame_id"]),
+        key=_in_time,
     )
     by_kind: dict[str, list[Row]] = defaultdict(list)
     for row in usable:
@@ -178,22 +179,32 @@ class _Planner:
         for kind in ("bias", "dark", "flat_dark", "flat"):
             groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
             for row in by_kind.get(kind, []):
-                groups[self._group_key(kind, row)].append(row)
+                what = row["filter"] if kind == "flat" else ""
+                groups[kind, _mode(row), row["night"], what].append(row)
             for key, members in sorted(groups.items(), key=lambda item: repr(item[0])):
-                self._add_master(kind, key, members)
+                for extra, part in self._parts(kind, members):
+                    self._add_master(kind, (*key, *extra), part)
 
-    def _group_key(self, kind: str, row: Row) -> tuple[Any, ...]:
-        extra: tuple[Any, ...] = ()
-        if kind in ("dark", "flat_dark"):
-            extra = (_round(row["exptime_s"]), self._temperature_bin(row))
-        elif kind == "flat":
-            extra = (row["filter"],)
-        return (kind, _mode(row), row["night"], *extra)
+    def _parts(self, kind: str, members: list[Row]) -> list[tuple[tuple[Any, ...], list[Row]]]:
+        """Return the darks of a night by exposure and temperature, others as they are."""
+        if kind not in ("dark", "flat_dark"):
+            return [((), members)]
 
-    def _temperature_bin(self, row: Row) -> int | None:
-        if not self.plan.match_temperature or row["temperature_c"] is None:
-            return None
-        return round(row["temperature_c"] / (2 * self.plan.temperature_tolerance_k))
+        def near(low: float, high: float) -> bool:
+            return high - low <= self.plan.temperature_tolerance_k
+
+        parts = []
+        for exposures in _runs(members, "exptime_s", lambda low, high: high <= low * 1.01):
+            alike = (
+                _runs(exposures, "temperature_c", near)
+                if self.plan.match_temperature
+                else [exposures]
+            )
+            for part in alike:
+                first = part[0]
+                key = (_round(first["exptime_s"]), _round(first["temperature_c"]))
+                parts.append((key, sorted(part, key=_in_time)))
+        return parts
 
     def _add_master(self, kind: str, key: tuple[Any, ...], members: list[Row]) -> None:
         if len(members) < self.minimum[kind]:
@@ -209,7 +220,7 @@ class _Planner:
         facts |= {"night": first["night"], "filter": first["filter"] if kind == "flat" else ""}
         if "dark" in kind:
             facts["exptime_s"] = first["exptime_s"]
-            facts["temperature_c"] = first["temperature_c"]
+            facts["temperature_c"] = _median([row["temperature_c"] for row in members])
         parts = [kind.replace("_", ""), first["instrument"], first["night"]]
         parts += [first["filter"]] if kind == "flat" else []
         name = _identifier(parts, key)
@@ -217,7 +228,9 @@ class _Planner:
         if kind in ("dark", "flat_dark", "flat"):
             bias = self.match("bias", first)[0]
         if kind == "flat":
-            dark = self.match("flat_dark", first)[0] or self.match("dark", first)[0]
+            # By the longest flat: the darks of the others are scaled down, not up.
+            longest = max(members, key=lambda row: (row["exptime_s"] or 0.0, row["frame_id"]))
+            dark = self.match("flat_dark", longest)[0] or self.match("dark", longest)[0]
         frames = tuple(row["frame_id"] for row in members)
         master = MasterPlan(name, kind, frames, facts, bias, dark)
         self.masters[name] = master
@@ -236,10 +249,6 @@ class _Planner:
                 filters = sorted({str(m.key["filter"]) for m in candidates})
                 return "", f"no flat in filter {row['filter'] or '(none)'}, only in {filters}"
             candidates = here
-        if kind in ("dark", "flat_dark"):
-            candidates, reason = self._match_dark(candidates, row)
-            if not candidates:
-                return "", reason
         window = self.plan.master_window_days
         near = [m for m in candidates if _days(m.key["night"], row["night"]) <= window]
         if not near:
@@ -248,6 +257,10 @@ class _Planner:
                 f"the nearest {kind} is {ages[0]} nights away, at most {window:g} are allowed "
                 "(settings: plan.master_window_days)"
             )
+        if kind in ("dark", "flat_dark"):
+            near, reason = self._match_dark(near, row)
+            if not near:
+                return "", reason
         # Nearest night first, earlier before later, then a name that decides.
         best = min(
             near,
@@ -303,7 +316,6 @@ class _Planner:
                 fields[row["frame_id"]],
                 row["filter"],
                 _round(row["exptime_s"]),
-                self._temperature_bin(row),
             )
             groups[key].append(row)
         blocks: dict[str, Block] = {}
@@ -350,21 +362,34 @@ class _Planner:
     def _field_of(self, lights: list[Row]) -> dict[str, str]:
         """Return the field of each light frame: one target, one patch of sky, one detector."""
         out: dict[str, str] = {}
-        anchors: dict[tuple[Any, ...], list[tuple[float | None, float | None]]] = defaultdict(list)
+        lost: list[Row] = []
+        anchors: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
         for row in lights:
             key = (row["target"], *_mode(row))
             where = (row["ra_deg"], row["dec_deg"])
             known = anchors[key]
-            near = (
-                n
-                for n, anchor in enumerate(known)
-                if _separation_deg(anchor, where) <= self.plan.field_radius_deg
-            )
-            number = next(near, len(known))
-            if number == len(known):
+            if None in where:
+                lost.append(row)  # it goes where the others of its target are
+                continue
+            near = (a for a in known if _separation_deg(a, where) <= self.plan.field_radius_deg)
+            anchor = next(near, None)
+            if anchor is None:
                 known.append(where)
-            out[row["frame_id"]] = _identifier([row["target"], row["instrument"]], (*key, number))
+                anchor = where
+            out[row["frame_id"]] = self._field_id(row, key, anchor)
+        for row in lost:
+            key = (row["target"], *_mode(row))
+            out[row["frame_id"]] = self._field_id(row, key, next(iter(anchors[key]), None))
         return out
+
+    def _field_id(self, row: Row, key: tuple[Any, ...], anchor: Any) -> str:
+        """Name a field by a coarse cell of the sky, not by the order of the nights."""
+        cell = None
+        if anchor is not None:
+            size = self.plan.field_radius_deg / 1.5  # anchors of two fields never share one
+            ra, dec = anchor
+            cell = (round(dec / size), round(ra * math.cos(math.radians(dec)) / size))
+        return _identifier([row["target"], row["instrument"]], (*key, cell))
 
     # --- stacks and fields ---
 
@@ -417,21 +442,27 @@ class _Planner:
         """Return an outcome for every calibration frame that goes into no master in use."""
         wanted = self.wanted(by_kind, blocks)
         taken = {frame for name in wanted for frame in self.masters[name].frames}
-        lights = by_kind.get("light", [])
+        by_mode: dict[Any, list[Row]] = defaultdict(list)
+        for light in by_kind.get("light", []):
+            by_mode[_mode(light)].append(light)
         out = []
         for kind in ("bias", "dark", "flat_dark", "flat"):
             for row in by_kind.get(kind, []):
                 if row["frame_id"] not in taken:
-                    code, message = self._why_unused(kind, row, lights)
+                    code, message = self._why_unused(kind, row, by_mode)
                     status = "off" if code == "UNUSED_CALIBRATION" else "rejected"
                     out.append(Outcome(row["frame_id"], "plan", status, code, message))
         return tuple(sorted(out, key=lambda outcome: outcome.frame_id))
 
-    def _why_unused(self, kind: str, row: Row, lights: list[Row]) -> tuple[str, str]:
-        same = [light for light in lights if _mode(light) == _mode(row)]
+    def _why_unused(self, kind: str, row: Row, by_mode: Mapping[Any, list[Row]]) -> tuple[str, str]:
+        same = by_mode.get(_mode(row), [])
         if not same:
             here = (row["instrument"], row["detector"])
-            others = [row for row in lights if (row["instrument"], row["detector"]) == here]
+            others = [
+                found[0]
+                for found in by_mode.values()
+                if (found[0]["instrument"], found[0]["detector"]) == here
+            ]
             if others:
                 sizes = sorted({f"{o['nx']}x{o['ny']} px {o['binning']}" for o in others})
                 return "WRONG_SIZE", (
@@ -477,16 +508,43 @@ def _identifier(parts: Sequence[Any], key: object) -> str:
 
 
 def _days(night: str, other: str) -> int:
-    return abs((date.fromisoformat(night) - date.fromisoformat(other)).days)
+    return abs(_ordinal(night) - _ordinal(other))
 
 
-def _separation_deg(
-    one: tuple[float | None, float | None], two: tuple[float | None, float | None]
-) -> float:
-    """Return the angle between two positions; unknown positions coincide with anything."""
-    if None in one or None in two:
-        return 0.0
-    ra1, dec1, ra2, dec2 = (math.radians(float(v)) for v in (*one, *two))  # type: ignore[arg-type]
+@lru_cache(maxsize=100_000)
+def _ordinal(night: str) -> int:
+    return date.fromisoformat(night).toordinal()
+
+
+def _in_time(row: Row) -> tuple[float, str]:
+    return (row["mjd_start"] or 0.0, row["frame_id"])
+
+
+def _runs(rows: Sequence[Row], name: str, same: Callable[[float, float], bool]) -> list[list[Row]]:
+    """Return groups of rows whose values are the same as the lowest of the group."""
+    ordered = sorted(rows, key=lambda row: (row[name] is None, row[name] or 0.0, row["frame_id"]))
+    groups: list[list[Row]] = []
+    for row in ordered:
+        first, value = (groups[-1][0][name] if groups else None), row[name]
+        if first is None or value is None:
+            joins = bool(groups) and first is value
+        else:
+            joins = same(first, value)
+        if joins:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = sorted(value for value in values if value is not None)
+    return known[len(known) // 2] if known else None
+
+
+def _separation_deg(one: tuple[Any, Any], two: tuple[Any, Any]) -> float:
+    """Return the angle between two positions in degree."""
+    ra1, dec1, ra2, dec2 = (math.radians(float(v)) for v in (*one, *two))
     a = math.sin((dec2 - dec1) / 2) ** 2
     a += math.cos(dec1) * math.cos(dec2) * math.sin((ra2 - ra1) / 2) ** 2
     return math.degrees(2 * math.asin(min(1.0, math.sqrt(a))))

@@ -498,9 +498,13 @@ def check_paths(settings: Settings, folder: Path) -> None:
     Raises
     ------
     ConfigError
-        If the reference catalogue is missing. The raw folder is needed by ingest only,
-        and a raw file that is gone is an outcome.
+        If the reference catalogue or the raw folder is missing. A raw file that is gone
+        is an outcome; a folder that is gone is a disk that is not mounted.
     """
+    if not (folder / settings.raw).is_dir():
+        raise ConfigError(
+            f"config: raw = {settings.raw!r} is not a folder; correct it, or mount the disk"
+        )
     if settings.reference is not None and not (folder / settings.reference).is_file():
         raise ConfigError(
             f"config: reference = {settings.reference!r} is not a file; correct it, or set it to "

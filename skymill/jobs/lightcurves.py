@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ def lightcurves_field(
         )
     except ScienceFailure as failure:
         outcome = Outcome.from_failure(name, "lightcurves", failure)
-        if failure.code == "NO_FRAMES" and len(rows) < settings["minimum_epochs"]:
+        most = max(Counter(str(row["filter"]) for row in rows).values(), default=0)
+        if failure.code == "NO_FRAMES" and most < settings["minimum_epochs"]:
             # A field observed once or twice has no light curve; nothing has failed.
             outcome = Outcome(name, "lightcurves", "off", "TOO_FEW", failure.message)
         curves: LightCurves = empty_lightcurves()

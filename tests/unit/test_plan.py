@@ -242,3 +242,46 @@ def test_identifiers_are_safe_in_paths():
         assert not set(name) - set(
             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-"
         )
+
+
+def test_darks_that_scatter_about_a_round_temperature_are_one_group():
+    rows = [r for r in night() if r["kind"] != "dark"]
+    rows += [row("dark", temperature_c=t) for t in (-10.1, -10.0, -9.9, -10.1, -10.0)]
+    lights = [row("light", temperature_c=t) for t in (-9.9, -10.1)]
+    todo = plan([*rows, *lights])
+    assert len(only(todo.blocks).frames) == 2
+    assert len(todo.masters[only(todo.blocks).dark].frames) == 5
+
+
+def test_an_exact_dark_of_another_month_does_not_hide_a_longer_one_of_the_night():
+    rows = [r for r in night() if r["kind"] != "dark"]
+    rows += [row("dark", exptime_s=60.0, night="2026-01-29") for _ in range(3)]
+    rows += [row("dark", exptime_s=120.0) for _ in range(3)]
+    todo = plan([*rows, row("light")])
+    assert todo.masters[only(todo.blocks).dark].key["exptime_s"] == 120.0
+
+
+def test_flats_of_a_ramp_take_the_dark_of_the_longest():
+    rows = [r for r in night() if r["kind"] == "bias"]
+    rows += [row("dark", exptime_s=t) for t in (1.0, 60.0) for _ in range(3)]
+    rows += [row("flat", exptime_s=t) for t in (1.0, 5.0, 40.0)]
+    todo = plan([*rows, row("light")])
+    flat = todo.masters[only(todo.blocks).flat]
+    assert todo.masters[flat.dark].key["exptime_s"] == 60.0
+
+
+def test_an_earlier_night_of_another_pointing_leaves_field_names_alone():
+    def light(ra, name):
+        return row("light", ra_deg=ra, dec_deg=10.0, night=name)
+
+    rows = [*night("2026-01-12"), light(50.0, "2026-01-12"), light(55.0, "2026-01-12")]
+    more = [*rows, *night("2026-01-10"), light(55.0, "2026-01-10")]
+    before, after = plan(rows), plan(more)
+    assert set(before.fields) == set(after.fields)
+    assert set(before.blocks) <= set(after.blocks)
+
+
+def test_a_frame_without_pointing_does_not_join_two_fields():
+    lights = [row("light", ra_deg=ra, dec_deg=0.0) for ra in (20.0, 30.0)]
+    todo = plan([*night(), row("light", hour=1.0), *lights])
+    assert len(todo.fields) == 2

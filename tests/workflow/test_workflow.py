@@ -172,7 +172,8 @@ def test_a_missing_reference_catalogue_stops_before_any_job(copy):
     done = skymill("run", "-d", copy)
     assert done.returncode == 2
     assert "nofile.csv" in done.stderr
-    assert "is not a file" in snakemake(copy, "-n").stderr
+    direct = snakemake(copy, "-n")
+    assert "is not a file" in direct.stdout + direct.stderr
 
 
 def test_another_path_to_the_same_raw_files_reruns_nothing(copy, night):

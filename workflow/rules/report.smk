@@ -18,7 +18,8 @@ rule report:
         ENV
     params:
         planned=lambda wildcards: sorted(
-            [*plan().masters, *plan().blocks, *plan().stacks, *plan().fields]
+            [*plan().masters, *plan().blocks, *plan().fields]
+            + (list(plan().stacks) if SETTINGS.stack.enabled else [])
         ),
         all_settings=SETTINGS.reduction(),
         settings=settings("report"),
