@@ -86,17 +86,23 @@ def calibrate_block(
             result.value.replace(wcs=wcs),
             provenance.cards("calibrate", code=code, settings=settings, inputs=inputs_of_frame),
         )
-        return Result(True, result.flags, result.numbers)
+        flags = tuple((code, _with_reason(code, text, reasons)) for code, text in result.flags)
+        return Result(True, flags, result.numbers)
 
     run_block("calibrate", rows, work, outcomes=outcomes)
 
 
 def _explained(failure: FrameRejected, reasons: Mapping[str, str]) -> FrameRejected:
     """Add what the plan found to the sentence of a missing calibration."""
-    kind = failure.code.removeprefix("NO_").lower()
-    if failure.code not in ("NO_BIAS", "NO_DARK", "NO_FLAT") or kind not in reasons:
-        return failure
-    return FrameRejected(failure.code, f"{reasons[kind]}. {failure.message}", **failure.numbers)
+    message = _with_reason(failure.code, failure.message, reasons)
+    return FrameRejected(failure.code, message, **failure.numbers)
+
+
+def _with_reason(code: str, message: str, reasons: Mapping[str, str]) -> str:
+    kind = code.removeprefix("NO_").lower()
+    if code not in ("NO_BIAS", "NO_DARK", "NO_FLAT") or kind not in reasons:
+        return message
+    return f"{reasons[kind]}. {message}"
 
 
 def _cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:

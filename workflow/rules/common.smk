@@ -20,7 +20,8 @@ HAS_SHEET = Path(SHEET).exists()
 
 try:
     SETTINGS = validate_settings(config)
-    check_paths(SETTINGS, Path())
+    if HAS_SHEET:  # without one, ingest looks for the raw folder first
+        check_paths(SETTINGS, Path())
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
