@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dataclasses import field as default
 from datetime import date
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import ConfigError, Outcome
@@ -39,6 +40,7 @@ _MODE = (
     "gain_setting",
     "offset_setting",
 )
+_mode_values = itemgetter(*_MODE)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,9 @@ class _Planner:
             "flat": settings.master_flat.minimum,
         }
         self.masters: dict[str, MasterPlan] = {}
-        self.by_mode: dict[tuple[str, tuple[Any, ...]], list[MasterPlan]] = defaultdict(list)
+        self.kinds: set[str] = set()
+        self.field_names: dict[Any, str] = {}
+        self.by_night: dict[tuple[str, tuple[Any, ...]], dict[int, list[MasterPlan]]] = {}
         self.too_few: dict[str, str] = {}
 
     # --- masters ---
@@ -234,29 +238,17 @@ class _Planner:
         frames = tuple(row["frame_id"] for row in members)
         master = MasterPlan(name, kind, frames, facts, bias, dark)
         self.masters[name] = master
-        self.by_mode[kind, _mode(first)].append(master)
+        self.kinds.add(kind)
+        nights = self.by_night.setdefault((kind, _mode(first)), {})
+        nights.setdefault(_ordinal(first["night"]), []).append(master)
 
     def match(self, kind: str, row: Row) -> tuple[str, str]:
         """Return the best master for a frame, or an empty string and the reason."""
-        candidates = self.by_mode.get((kind, _mode(row)), [])
-        if not candidates:
-            other = sorted({m.kind for (k, _), ms in self.by_mode.items() if k == kind for m in ms})
-            there = "only of other modes or sizes" if other else "there are none"
-            return "", f"no {kind} for {_describe(row, 'light')}: {there}"
+        near = self._near(kind, row)
         if kind == "flat":
-            here = [m for m in candidates if m.key["filter"] == row["filter"]]
-            if not here:
-                filters = sorted({str(m.key["filter"]) for m in candidates})
-                return "", f"no flat in filter {row['filter'] or '(none)'}, only in {filters}"
-            candidates = here
-        window = self.plan.master_window_days
-        near = [m for m in candidates if _days(m.key["night"], row["night"]) <= window]
+            near = [m for m in near if m.key["filter"] == row["filter"]]
         if not near:
-            ages = sorted(_days(m.key["night"], row["night"]) for m in candidates)
-            return "", (
-                f"the nearest {kind} is {ages[0]} nights away, at most {window:g} are allowed "
-                "(settings: plan.master_window_days)"
-            )
+            return "", self._none_near(kind, row)
         if kind in ("dark", "flat_dark"):
             near, reason = self._match_dark(near, row)
             if not near:
@@ -271,6 +263,34 @@ class _Planner:
             ),
         )
         return best.id, ""
+
+    def _near(self, kind: str, row: Row) -> list[MasterPlan]:
+        """Return the masters of a frame's mode within the window, by looking up its nights."""
+        nights = self.by_night.get((kind, _mode(row)), {})
+        here, window = _ordinal(row["night"]), self.plan.master_window_days
+        if len(nights) <= 2 * window + 1:
+            days = [day for day in nights if abs(day - here) <= window]
+        else:
+            days = list(range(here - int(window), here + int(window) + 1))
+        return [master for day in days for master in nights.get(day, ())]
+
+    def _none_near(self, kind: str, row: Row) -> str:
+        """Say which criterion no master fulfils, and what there is."""
+        nights = self.by_night.get((kind, _mode(row)), {})
+        candidates = [master for found in nights.values() for master in found]
+        if not candidates:
+            there = "only of other modes or sizes" if kind in self.kinds else "there are none"
+            return f"no {kind} for {_describe(row, 'light')}: {there}"
+        if kind == "flat":
+            filters = sorted({str(m.key["filter"]) for m in candidates})
+            candidates = [m for m in candidates if m.key["filter"] == row["filter"]]
+            if not candidates:
+                return f"no flat in filter {row['filter'] or '(none)'}, only in {filters}"
+        age = min(_days(m.key["night"], row["night"]) for m in candidates)
+        return (
+            f"the nearest {kind} is {age} nights away, at most "
+            f"{self.plan.master_window_days:g} are allowed (settings: plan.master_window_days)"
+        )
 
     def _match_dark(self, candidates: list[MasterPlan], row: Row) -> tuple[list[MasterPlan], str]:
         tolerance = self.plan.temperature_tolerance_k
@@ -384,12 +404,16 @@ class _Planner:
 
     def _field_id(self, row: Row, key: tuple[Any, ...], anchor: Any) -> str:
         """Name a field by a coarse cell of the sky, not by the order of the nights."""
+        if (key, anchor) in self.field_names:
+            return self.field_names[key, anchor]
         cell = None
         if anchor is not None:
             size = self.plan.field_radius_deg / 1.5  # anchors of two fields never share one
             ra, dec = anchor
             cell = (round(dec / size), round(ra * math.cos(math.radians(dec)) / size))
-        return _identifier([row["target"], row["instrument"]], (*key, cell))
+        name = _identifier([row["target"], row["instrument"]], (*key, cell))
+        self.field_names[key, anchor] = name
+        return name
 
     # --- stacks and fields ---
 
@@ -480,7 +504,8 @@ class _Planner:
 
 
 def _mode(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _MODE)
+    values: tuple[Any, ...] = _mode_values(row)
+    return values
 
 
 def _describe(row: Row, kind: str) -> str:
