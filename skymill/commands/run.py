@@ -18,6 +18,7 @@ from skymill.errors import ConfigError, SkymillError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["HELP", "add_arguments", "check_writable", "cores", "main", "run_project"]
 
@@ -122,6 +123,11 @@ def run_project(project: Project, n_cores: int | None = None, flags: Sequence[st
         if asks:
             print("dry run: the sheet was not written; without it there are no jobs to list")
             return 0
+    elif _is_newer(project.overrides, project.sheet):
+        print(
+            f"note: {shown(project.overrides)} is newer than the sheet; "
+            f"`skymill ingest -d {shown(project.folder)} --update` applies it"
+        )
     n_cores = n_cores or len(os.sched_getaffinity(0))
     command = snakemake_run.command(project, n_cores, flags)
     environment = snakemake_run.environment()
@@ -159,6 +165,10 @@ def _first_ingest(project: Project, *, write: bool) -> None:
 
     print(f"reading {shown(project.raw)} ...", file=sys.stderr)
     print(ingest_text(run_ingest(project.folder, project.settings, update=False, write=write)))
+
+
+def _is_newer(one: Path, other: Path) -> bool:
+    return one.is_file() and one.stat().st_mtime > other.stat().st_mtime
 
 
 def _sum_up(project: Project, ended: object, *, complete: bool) -> int:

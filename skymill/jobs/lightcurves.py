@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.errors import Outcome, ScienceFailure
-from skymill.jobs.tables import records
+from skymill.jobs.tables import records, table_inputs
 from skymill.steps.lightcurves import LightCurves, empty_lightcurves, lightcurves
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def lightcurves_field(
     for path in photcal:
         fluxes |= records(io.read_table(path))
     measured = _by_filter(photometry, by_frame)
-    inputs = {f"photometry/{Path(path).stem}": io.file_digest(path) for path in photometry}
+    inputs = table_inputs(*photometry, *photcal, *catalogs)
     lists = {name: io.read_table(path) for name, path in zip(filters, catalogs, strict=True)}
     try:
         result = lightcurves(

@@ -9,7 +9,7 @@ from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import load_background, load_frame, origin
-from skymill.jobs.tables import records, stacked
+from skymill.jobs.tables import records, stacked, table_inputs
 from skymill.steps.photometry import empty_photometry, photometry
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def photometry_block(
     seeing = {
         o.frame_id: float(o.numbers.get("fwhm_px") or "nan") for o in io.read_outcomes(sources)
     }
-    inputs = {f"catalog/{Path(catalog).stem}": io.file_digest(catalog)}
+    inputs = table_inputs(catalog, astrometry)
 
     def work(row: Mapping[str, Any]) -> Result[Any]:
         name = str(row["frame_id"])

@@ -13,7 +13,7 @@ from skymill.block import latest_outcomes, stopped
 from skymill.errors import Outcome, StepFailed
 from skymill.grid import Grid, field_grid
 from skymill.jobs.frames import load_background, load_frame, origin
-from skymill.jobs.tables import records
+from skymill.jobs.tables import records, table_inputs
 from skymill.steps.stack import StackProduct, stack
 from skymill.steps.stack_inputs import StackFrame, StackInput
 
@@ -72,7 +72,7 @@ def stack_frames(
     for path in photcal:
         fluxes |= records(io.read_table(path))
     usable = [row for row in rows if before[str(row["frame_id"])].usable]
-    inputs: dict[str, str] = {}
+    inputs = table_inputs(*photcal, *astrometry)
     for row in usable:
         inputs |= origin(row["frame_id"], *places[str(row["frame_id"])])
     cards = provenance.cards("stack", code=code, settings=settings, inputs=inputs)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from skymill import io
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from astropy.table import Table
 
-__all__ = ["by_frame", "from_records", "records", "stacked"]
+__all__ = ["by_frame", "from_records", "records", "stacked", "table_inputs"]
 
 
 def stacked(found: Mapping[str, Table], empty: Table) -> Table:
@@ -62,6 +65,11 @@ def records(table: Table) -> dict[str, dict[str, Any]]:
             for name, value in values.items()
         }
     return out
+
+
+def table_inputs(*paths: str | Path) -> dict[str, str]:
+    """Return tables as inputs of a product: ``<step>/<name>`` to the checksum of the file."""
+    return {f"{Path(p).parent.name}/{Path(p).stem}": io.file_digest(p) for p in map(Path, paths)}
 
 
 def from_records(

@@ -284,3 +284,14 @@ def test_the_jobs_of_a_run_are_counted_by_fresh_outcomes_only(tmp_path):
     assert counter("mask") == 2
     assert counter("mask") == 2
     assert counter("stack") is None
+
+
+def test_newer_overrides_are_told(tmp_path):
+    from skymill.commands.run import _is_newer
+
+    one, other = tmp_path / "overrides.yaml", tmp_path / "frames.csv"
+    other.write_text("")
+    assert not _is_newer(one, other)
+    one.write_text("")
+    os.utime(one, (2e9, 2e9))
+    assert _is_newer(one, other)
