@@ -503,7 +503,8 @@ def check_paths(settings: Settings, folder: Path) -> None:
     """
     if not (folder / settings.raw).is_dir():
         raise ConfigError(
-            f"config: raw = {settings.raw!r} is not a folder; correct it, or mount the disk"
+            f"config: raw = {settings.raw!r} is not a folder (looked at {folder / settings.raw}); "
+            "correct it, or mount the disk"
         )
     if settings.reference is not None and not (folder / settings.reference).is_file():
         raise ConfigError(

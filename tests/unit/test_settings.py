@@ -88,5 +88,11 @@ def test_a_key_written_twice_is_refused(tmp_path):
 
 
 def test_a_missing_reference_catalogue_is_told(tmp_path):
+    (tmp_path / "x").mkdir()
     with pytest.raises(ConfigError, match="reference = 'no.csv' is not a file"):
         check_paths(validate_settings({"raw": "x", "reference": "no.csv"}), tmp_path)
+
+
+def test_a_raw_folder_that_is_gone_stops_the_run(tmp_path):
+    with pytest.raises(ConfigError, match="raw = 'x' is not a folder"):
+        check_paths(validate_settings({"raw": "x"}), tmp_path)
