@@ -152,6 +152,12 @@ class RefCatalog:
         distance2 = ((_unit(self.ra, self.dec) - centre) ** 2).sum(axis=1)
         return self.take(np.flatnonzero(distance2 <= chord**2))
 
+    def at_mjd(self, mjd: float | None) -> RefCatalog:
+        """Return the catalogue as `at_epoch` at a date; as it is if that is not known."""
+        if mjd is None or not np.isfinite(mjd):
+            return self
+        return self.at_epoch(2000.0 + (mjd - 51544.5) / 365.25)
+
     def at_epoch(self, year: float) -> RefCatalog:
         """Return the catalogue with its positions moved to a year by proper motion.
 

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from astropy.io import fits
 
 from skymill.errors import Outcome, SkymillError
 from skymill.frame import BIT_MEANINGS, Background, Frame, Master
+from skymill.wcsmath import wcs_from_header, wcs_from_text, wcs_header, wcs_to_text
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -212,7 +212,8 @@ def write_planes(
     primary = fits.PrimaryHDU(header=_primary_header(like.header, cards))
     hdus: list[Any] = [primary]
     for name, plane in planes.items():
-        header = _wcs_header(like.wcs) if plane.shape == like.shape else fits.Header()
+        placed = like.wcs is not None and plane.shape == like.shape
+        header = wcs_header(like.wcs) if placed else fits.Header()
         if name in ("SCI", "ERR"):
             header["BUNIT"] = (like.unit, "unit of the pixels")
         if name == "MASK":
@@ -235,17 +236,6 @@ def _primary_header(header: fits.Header, cards: Cards) -> fits.Header:
     for key, value in cards.items():
         out[key] = value
     return out
-
-
-def _wcs_header(wcs: WCS | None) -> fits.Header:
-    if wcs is None:
-        return fits.Header()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = wcs.to_header(relax=True)
-    for key in ("DATE-OBS", "MJD-OBS", "DATEREF", "MJDREF", "MJDREFI", "MJDREFF", "TIMESYS"):
-        header.remove(key, ignore_missing=True)
-    return header
 
 
 def _bit_legend(header: fits.Header) -> None:
@@ -363,26 +353,7 @@ def data_digest(path: str | Path) -> str:
 def _wcs_from_header(header: fits.Header) -> WCS | None:
     if "CRPIX1" not in header and "CTYPE1" not in header and "PC1_1" not in header:
         return None
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return WCS(header, fix=False)
-
-
-def wcs_to_text(wcs: WCS) -> str:
-    """Return a WCS as FITS cards joined by newlines, for a table."""
-    return "\n".join(card.rstrip() for card in _wcs_header(wcs).tostring(sep="\n").split("\n"))
-
-
-def wcs_from_text(text: str) -> WCS:
-    """Return the WCS of `wcs_to_text`."""
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header = fits.Header.fromstring(text, sep="\n")
-        return WCS(header, fix=False) if len(header) else WCS(naxis=2)
+    return wcs_from_header(header)
 
 
 def write_mask(path: str | Path, mask: NDArray[np.uint16], like: Frame, cards: Cards) -> None:

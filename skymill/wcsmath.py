@@ -31,7 +31,9 @@ __all__ = [
     "pixel_to_sky",
     "sane",
     "sky_to_pixel",
+    "wcs_from_header",
     "wcs_from_text",
+    "wcs_header",
     "wcs_to_text",
 ]
 
@@ -44,16 +46,17 @@ _TIME_CARDS = ("DATE-OBS", "MJD-OBS", "DATEREF", "MJDREF", "MJDREFI", "MJDREFF",
 
 def wcs_to_text(wcs: WCS) -> str:
     """Return a WCS as FITS cards joined by newlines, without cards of time."""
-    header = _header(wcs)
+    header = wcs_header(wcs)
     return "\n".join(card.rstrip() for card in header.tostring(sep="\n").split("\n"))
 
 
 def wcs_from_text(text: str) -> WCS:
     """Return the WCS written by `wcs_to_text`."""
-    return _wcs(Header.fromstring(text, sep="\n"))
+    return wcs_from_header(Header.fromstring(text, sep="\n"))
 
 
-def _header(wcs: WCS) -> Header:
+def wcs_header(wcs: WCS) -> Header:
+    """Return the cards of a WCS, without those of time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         header = wcs.to_header(relax=True)
@@ -62,7 +65,8 @@ def _header(wcs: WCS) -> Header:
     return header
 
 
-def _wcs(header: Header) -> WCS:
+def wcs_from_header(header: Header) -> WCS:
+    """Return the WCS of cards that `wcs_header` made; of none, the pixel grid itself."""
     from astropy.wcs import WCS
 
     with warnings.catch_warnings():
@@ -268,7 +272,7 @@ def compose(
             np.asarray(wcs.all_pix2world([[0.0, 0.0]], 0))[0],
         )
         return linear_wcs(inner.after(transform))
-    header = _header(wcs)
+    header = wcs_header(wcs)
     matrix = np.asarray(wcs.pixel_scale_matrix) @ transform.matrix
     crpix = np.asarray(wcs.wcs.crpix, float)
     moved = transform.inverse()((crpix - 1)[None, :])[0] + 1
@@ -280,7 +284,7 @@ def compose(
         for j in (1, 2):
             header[f"PC{i}_{j}"] = float(matrix[i - 1, j - 1])
     if wcs.sip is None and distortion is None:
-        return _wcs(header)
+        return wcs_from_header(header)
     if wcs.sip is None and not str(wcs.wcs.ctype[0]).endswith("-TAN"):
         raise ValueError(f"SIP cannot be written beside {wcs.wcs.ctype[0]}")
     return _with_sip(header, wcs, transform, shape, distortion, crpix, moved)
@@ -323,7 +327,7 @@ def _with_sip(
     for axis, (one, two) in enumerate((("A", "AP"), ("B", "BP"))):
         _write(header, one, order, a[:, axis])
         _write(header, two, min(order + 1, 8), inverse[:, axis])
-    return _wcs(header)
+    return wcs_from_header(header)
 
 
 def _focal_offset(wcs: WCS, crpix: NDArray[np.float64]) -> NDArray[np.float64]:

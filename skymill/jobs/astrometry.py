@@ -10,7 +10,7 @@ from skymill.block import run_block
 from skymill.catalogs import read_catalog
 from skymill.errors import Result
 from skymill.jobs.frames import frame_file
-from skymill.jobs.tables import by_frame, from_records, table_inputs
+from skymill.jobs.tables import by_frame, catalog_inputs, from_records, table_inputs
 from skymill.steps.astrometry import astrometry
 from skymill.steps.sources import empty_sources_table
 
@@ -97,8 +97,7 @@ def astrometry_block(
         return Result(value, tuple(flags), result.numbers)
 
     solved = run_block("astrometry", rows, work, outcomes=outcomes, upstream=[upstream])
-    inputs = table_inputs(sources, reference)
-    inputs |= {f"catalog/{Path(path).name}": io.file_digest(path) for path in catalog}
+    inputs = table_inputs(sources, reference) | catalog_inputs(catalog)
     facts = provenance.facts("astrometry", code=code, settings=settings, inputs=inputs)
     everyone = [solved.get(str(r["frame_id"]), {"frame_id": r["frame_id"]}) for r in rows]
     io.write_table(table, from_records(everyone, _COLUMNS, {"solution": "none"}), facts)

@@ -10,7 +10,7 @@ from skymill.block import run_block
 from skymill.catalogs import read_catalog
 from skymill.errors import Result
 from skymill.jobs.frames import load_background, load_frame, origin
-from skymill.jobs.tables import by_frame, from_records, records, table_inputs
+from skymill.jobs.tables import by_frame, catalog_inputs, from_records, records, table_inputs
 from skymill.steps.photcal import photcal
 from skymill.steps.sources import empty_sources_table
 
@@ -92,8 +92,7 @@ def photcal_block(
     solutions = records(io.read_table(astrometry))
     stars = io.read_table(reference)
     known = read_catalog(catalog[0]) if catalog else None
-    inputs = table_inputs(sources, astrometry, reference)
-    inputs |= {f"catalog/{Path(path).name}": io.file_digest(path) for path in catalog}
+    inputs = table_inputs(sources, astrometry, reference) | catalog_inputs(catalog)
 
     def work(row: Mapping[str, Any]) -> Result[dict[str, Any]]:
         name = str(row["frame_id"])

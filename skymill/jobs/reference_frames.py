@@ -12,7 +12,7 @@ from skymill.block import latest_outcomes
 from skymill.catalogs import read_catalog
 from skymill.errors import Outcome, Result, ScienceFailure, StepFailed
 from skymill.jobs.frames import frame_file
-from skymill.jobs.tables import by_frame
+from skymill.jobs.tables import by_frame, catalog_inputs, table_inputs
 from skymill.steps.astrometry import astrometry
 from skymill.steps.reference_frames import Candidate, reference_frames
 
@@ -60,8 +60,7 @@ def reference_frames_field(
     """
     name = Path(outcomes).stem
     candidates = _candidates(rows, tables, calibrated, upstream)
-    inputs = {f"sources/{Path(path).stem}": io.file_digest(path) for path in tables}
-    inputs |= {f"catalog/{Path(path).name}": io.file_digest(path) for path in catalog}
+    inputs = table_inputs(*tables) | catalog_inputs(catalog)
     facts = provenance.facts("reference_frames", code=code, settings=settings, inputs=inputs)
     try:
         result = reference_frames(candidates, **settings)

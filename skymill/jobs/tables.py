@@ -10,11 +10,11 @@ import numpy as np
 from skymill import io
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from astropy.table import Table
 
-__all__ = ["by_frame", "from_records", "records", "stacked", "table_inputs"]
+__all__ = ["by_frame", "catalog_inputs", "from_records", "records", "stacked", "table_inputs"]
 
 
 def stacked(found: Mapping[str, Table], empty: Table) -> Table:
@@ -70,6 +70,11 @@ def records(table: Table) -> dict[str, dict[str, Any]]:
 def table_inputs(*paths: str | Path) -> dict[str, str]:
     """Return tables as inputs of a product: ``<step>/<name>`` to the checksum of the file."""
     return {f"{Path(p).parent.name}/{Path(p).stem}": io.file_digest(p) for p in map(Path, paths)}
+
+
+def catalog_inputs(catalog: Iterable[str | Path]) -> dict[str, str]:
+    """Return the reference catalogue, if there is one, as an input of a product."""
+    return {f"catalog/{Path(path).name}": io.file_digest(path) for path in catalog}
 
 
 def from_records(

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["astrometry"]
 
-#: Year and modified Julian date of J2000.
-_J2000 = (2000.0, 51544.5)
-
 
 def astrometry(
     sources: Table,
@@ -133,7 +130,7 @@ def astrometry(
     start = header if header is not None else pointing_wcs(row, shape, pixel_scale_arcsec)
     frame = _Frame(frame_id, stars, shape, header, start, str(row.get("filter") or ""))
     if catalog is not None:
-        catalog = _at_time(catalog, row)
+        catalog = catalog.at_mjd(row.get("mjd_mid"))
     if reference_solution is None:
         return _solve_reference(frame, catalog, limits)
     if reference is None:
@@ -157,13 +154,6 @@ class _Frame:
     ) -> None:
         self.frame_id, self.stars, self.shape = frame_id, stars, shape
         self.header, self.start, self.band = header, start, band
-
-
-def _at_time(catalog: RefCatalog, row: Mapping[str, Any]) -> RefCatalog:
-    mjd = row.get("mjd_mid")
-    if mjd in (None, ""):
-        return catalog
-    return catalog.at_epoch(_J2000[0] + (float(str(mjd)) - _J2000[1]) / 365.25)
 
 
 def _best_stars(reference: Table) -> Stars:

@@ -38,8 +38,6 @@ __all__ = ["photcal"]
 
 _NAN = float("nan")
 
-#: Year and modified Julian date of J2000.
-_J2000 = (2000.0, 51544.5)
 
 #: Sources whose total flux is not that of a star.
 _UNUSABLE = SourceFlag.unusable() | SourceFlag.NO_LOCAL_SKY
@@ -155,7 +153,7 @@ def photcal(
     stars = _usable(sources, out["exptime_s"], about, minimum_snr, contamination)
     if catalog is not None:
         scale = _number(solution.get("scale_arcsec_px")) if solution else _NAN
-        found, why = _compare(stars, _at_time(catalog, row), wcs, scale, row, use)
+        found, why = _compare(stars, catalog.at_mjd(row.get("mjd_mid")), wcs, scale, row, use)
         if found is None:
             flags.append(("NO_ZP", f"{out['frame_id']}: no zero point: {why}"))
         else:
@@ -223,13 +221,6 @@ def _number(value: Any) -> float:
 
 def _plain(value: float) -> float | None:
     return round(value, 6) if np.isfinite(value) else None
-
-
-def _at_time(catalog: RefCatalog, row: Mapping[str, Any]) -> RefCatalog:
-    mjd = _number(row.get("mjd_mid"))
-    if not np.isfinite(mjd):
-        return catalog
-    return catalog.at_epoch(_J2000[0] + (mjd - _J2000[1]) / 365.25)
 
 
 def _usable(
