@@ -42,6 +42,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nTry `{self.prog} --help`.\n")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose column fits the longest command, which argparse does not count."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(map(len, COMMANDS)) + 4
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -94,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="skymill",
         description="Raw CCD and CMOS frames to calibrated sky, with errors that are true.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"skymill {__version__}")

@@ -14,12 +14,24 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skymill.errors import FrameRejected
+from skymill.pixel_map import PixelMap, trimmed_shape
 from skymill.wcs_cards import Cards, NoWcsError, WcsCards, collect_cards, is_wcs_keyword, move_cards
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from astropy.wcs import WCS
 
-__all__ = ["WcsVerdict", "celestial_wcs", "examine_wcs", "is_wcs_keyword", "separation_deg"]
+__all__ = [
+    "WcsVerdict",
+    "celestial_wcs",
+    "examine_wcs",
+    "frame_wcs",
+    "is_wcs_keyword",
+    "separation_deg",
+]
 
 SCALE_RANGE_ARCSEC = (0.01, 120.0)
 MAX_ASPECT = 1.05
@@ -64,11 +76,16 @@ def celestial_wcs(
     policy: str = "header",
     shift_x: float = 0.0,
     shift_y: float = 0.0,
+    flip: tuple[bool, bool] = (False, False),
+    step: tuple[int, int] = (1, 1),
+    phase: tuple[int, int] = (0, 0),
     binning: tuple[int, int] = (1, 1),
     shape: tuple[int, int] | None = None,
     pointing: tuple[float, float] | None = None,
 ) -> tuple[WCS | None, str, str]:
     """Return the celestial world coordinates of the trimmed frame, if they make sense.
+
+    `frame_wcs` does it for a row of the sheet.
 
     Parameters
     ----------
@@ -80,6 +97,11 @@ def celestial_wcs(
     shift_x, shift_y : float
         Columns and rows that trimming removes at the left and at the bottom; CRPIX is
         lowered by them.
+    flip : tuple of bool
+        Columns, rows of the frame run against those of the raw image; needs ``shape``.
+    step, phase : tuple of int
+        Every ``step``-th column and row from ``phase`` belongs to the frame (a colour
+        channel); ``shift_x`` and ``shift_y`` then count pixels of the channel.
     binning : tuple of int
         Binning (x, y), for policy ``unbinned``.
     shape : tuple of int, optional
@@ -96,28 +118,68 @@ def celestial_wcs(
     message : str
         Plain sentences.
     """
+    if any(flip) and shape is None:
+        raise ValueError("a mirrored frame needs its shape")
+    size = (0, 0) if shape is None else (shape[1], shape[0])
+    pixels = PixelMap.of(shift=(shift_x, shift_y), flip=flip, size=size, step=step, phase=phase)
     verdict = examine_wcs(
-        header,
-        policy=policy,
-        shift=(shift_x, shift_y),
-        binning=binning,
-        shape=shape,
-        pointing=pointing,
+        header, policy=policy, pixels=pixels, binning=binning, shape=shape, pointing=pointing
     )
     codes = ";".join(dict.fromkeys(code for code, _ in verdict.notes))
     return verdict.wcs, codes, " ".join(message for _, message in verdict.notes)
+
+
+def frame_wcs(header: Cards, row: Mapping[str, Any], *, policy: str = "header") -> WcsVerdict:
+    """Judge the world coordinates of a raw header for the frame of a row of the sheet.
+
+    Trim, mirrored amplifiers and their places, colour channels and binning are taken into
+    account: the result holds for the assembled, trimmed frame.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header or RawHeader
+        Cards of the HDU that the row names (with those it inherits).
+    row : mapping
+        Row of the sheet: hdu, nx, ny, datasec, amplifiers, channel, binning, ra_deg,
+        dec_deg.
+    policy : str
+        See `celestial_wcs`.
+
+    Returns
+    -------
+    WcsVerdict
+        Without coordinates if the sections of the row cannot be read; never raises for
+        what a header or a row may hold.
+    """
+    binning = [int(n) for n in str(row.get("binning") or "1x1").split("x")]
+    ra, dec = row.get("ra_deg"), row.get("dec_deg")
+    try:
+        pixels, shape = PixelMap.of_row(row), trimmed_shape(row)
+    except FrameRejected as rejected:
+        return WcsVerdict(notes=[("NO_WCS", f"the frame has no place: {rejected.message}")])
+    return examine_wcs(
+        header,
+        policy=policy,
+        pixels=pixels,
+        binning=(binning[0], binning[1]),
+        shape=shape,
+        pointing=None if ra is None or dec is None else (float(ra), float(dec)),
+    )
 
 
 def examine_wcs(
     header: Cards,
     *,
     policy: str = "header",
-    shift: tuple[float, float] = (0.0, 0.0),
+    pixels: PixelMap | None = None,
     binning: tuple[int, int] = (1, 1),
     shape: tuple[int, int] | None = None,
     pointing: tuple[float, float] | None = None,
 ) -> WcsVerdict:
-    """Judge the world coordinates of a header; see `celestial_wcs`."""
+    """Judge the world coordinates of a header; see `celestial_wcs`.
+
+    ``pixels`` is the way from the raw image to the frame, the same by default.
+    """
     verdict = WcsVerdict()
     if policy == "ignore":
         return verdict
@@ -125,7 +187,7 @@ def examine_wcs(
         cards = collect_cards(header, verdict.notes)
         if cards is None:
             return verdict
-        move_cards(cards, shift, binning if policy == "unbinned" else (1, 1))
+        move_cards(cards, pixels or PixelMap(), binning if policy == "unbinned" else (1, 1))
         wcs = _construct(cards)
         _try_out(wcs, cards, shape, verdict)
         wcs = _to_icrs(wcs, cards, shape, verdict)

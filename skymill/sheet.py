@@ -10,15 +10,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+import math
 import os
 import re
 import unicodedata
+from datetime import date
 from typing import TYPE_CHECKING
 
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "frame_id",
     "read_sheet",
     "slug",
+    "sort_key",
     "write_sheet",
 ]
 
@@ -64,7 +68,7 @@ COLUMNS: dict[str, str] = {
     "nx": "columns of the raw image",
     "ny": "rows of the raw image",
     "datasec": "part of the raw image that saw light",
-    "biassec": "overscan to use",
+    "biassec": "overscans to use, joined by ;",
     "gain_e_adu": "gain, electron/ADU",
     "read_noise_e": "read noise, electron",
     "saturation_adu": "saturation level, ADU",
@@ -79,9 +83,17 @@ COLUMNS: dict[str, str] = {
     "bayer": "colour pattern, empty for monochrome detectors",
     "dark": "whether darks matter: needed, optional or not_needed",
     "linear_max_adu": "end of the linear range, ADU",
+    "amplifiers": "several amplifiers: name, HDU, sections, gain, noise as JSON; empty for one",
+    "channel": "colour of a split mosaic and its pixels, NAME[y::step,x::step]",
+    "plane": "plane of a split cube, from 0",
+    "area": "part of the detector that the trimmed frame covers, binned pixels",
+    "bzero": "zero point added to the stored integers, if not that of the file",
+    "use_bias": "master to use: empty for the best match, none, or a name or file of a master",
+    "use_dark": "likewise for the dark",
+    "use_flat": "likewise for the flat",
 }
 
-INT_COLUMNS = frozenset({"hdu", "size_bytes", "nx", "ny"})
+INT_COLUMNS = frozenset({"hdu", "size_bytes", "nx", "ny", "plane"})
 FLOAT_COLUMNS = frozenset(
     {
         "exptime_s",
@@ -97,6 +109,7 @@ FLOAT_COLUMNS = frozenset(
         "dec_deg",
         "airmass",
         "linear_max_adu",
+        "bzero",
     }
 )
 
@@ -104,6 +117,11 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 _RESERVED = frozenset(
     {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
 )
+_KINDS = ("bias", "dark", "flat", "flat_dark", "light")
+#: Cells that become part of the names of files.
+_NAMES = ("frame_id", "instrument", "target", "filter")
+_NAME = re.compile(r"[A-Za-z0-9._+-]*")
+_BINNING = re.compile(r"[1-9]\d{0,5}x[1-9]\d{0,5}")
 _SUFFIX = re.compile(r"(\.(fits?|fts|fz|gz|bz2|xz))+$", re.IGNORECASE)
 # A cell that begins with one of these is a formula to a spreadsheet. The apostrophe itself
 # is escaped too, so that reading back is exact.
@@ -145,7 +163,7 @@ def slug(text: str, *, unnamed: str = "unnamed") -> str:
     return safe
 
 
-def frame_id(path: str, hdu: int) -> str:
+def frame_id(path: str, hdu: int, *, channel: str = "", plane: int | None = None) -> str:
     """Return the name of a frame: its file's stem, readable, and 8 hex digits, unique.
 
     Parameters
@@ -154,11 +172,27 @@ def frame_id(path: str, hdu: int) -> str:
         Path relative to the raw folder, with ``/``.
     hdu : int
         Number of the image in the file.
+    channel : str
+        Name of the colour channel, if the image was split.
+    plane : int, optional
+        Plane of a cube, if it was split.
+
+    Examples
+    --------
+    >>> frame_id("night/x.fits", 0), frame_id("night/x.fits", 0, channel="G1")
+    ('x-45f56fca', 'x-G1-0750a578')
     """
     whole = unicodedata.normalize("NFC", path)
     stem = _SUFFIX.sub("", whole.rsplit("/", 1)[-1])
     safe = _UNSAFE.sub("_", stem).lstrip(".-")[:MAX_SLUG] or "unnamed"
-    return f"{safe}-{_hex8(f'{whole}#{hdu}')}"
+    hashed = f"{whole}#{hdu}"
+    if channel:
+        hashed += f"#{channel}"
+        safe += f"-{_UNSAFE.sub('_', channel)}"
+    if plane is not None:
+        hashed += f"#{plane}"
+        safe += f"-p{plane}"
+    return f"{safe}-{_hex8(hashed)}"
 
 
 def _hex8(text: str) -> str:
@@ -199,8 +233,9 @@ def read_sheet(path: Path) -> list[Row]:
     Raises
     ------
     ConfigError
-        If columns are missing or unknown, a cell is not of its type, or two rows have
-        the same frame id; the message names line and column.
+        If columns are missing or unknown, a cell is not of its type, an accepted frame
+        lacks what every step needs, or two rows have the same frame id; the message
+        names line and column.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -239,14 +274,68 @@ def _typed(cells: Mapping[str, str | None], line: int, name: str) -> Row:
             ) from None
     if row["verdict"] not in ("ok", "degraded", "rejected"):
         raise ConfigError(f"{name}: line {line}: verdict {row['verdict']!r} is not known")
+    for column, expected in _wrong(row):
+        raise ConfigError(
+            f"{name}: line {line}, column {column}: {row[column]!r}; expected {expected}. Correct "
+            "the cell, or write the sheet again with `skymill ingest`."
+        )
     return row
+
+
+def _wrong(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield columns that no step can use, and what they should hold."""
+    for column in _NAMES:
+        if not _NAME.fullmatch(str(row[column])):
+            yield column, "letters, digits and . _ + - (it becomes part of file names)"
+    if not row["frame_id"] or not row["path"]:
+        yield "path" if row["frame_id"] else "frame_id", "a name"
+    if row["verdict"] == "rejected":
+        return
+    kind = row["kind"]
+    if kind not in _KINDS:
+        yield "kind", f"one of {', '.join(_KINDS)}"
+    for column in ("instrument", "night", "mjd_start", "hdu"):
+        if row[column] in ("", None):
+            yield column, "a value: every accepted frame needs it"
+    if not _is_date(str(row["night"])):
+        yield "night", "a date YYYY-MM-DD"
+    if kind != "bias" and row["exptime_s"] is None:
+        yield "exptime_s", f"the exposure time of a {kind} in s"
+    if kind == "light" and not row["target"]:
+        yield "target", "a name: every light frame needs it"
+    for column in ("nx", "ny"):
+        number = row[column]
+        if not isinstance(number, int) or number < 1:
+            yield column, "the size of the raw image in px"
+    if row["binning"] and not _BINNING.fullmatch(str(row["binning"])):
+        yield "binning", "XxY, such as 2x2"
+    if row["amplifiers"] and not _is_list(str(row["amplifiers"])):
+        yield "amplifiers", "a list of amplifiers as JSON"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _is_list(text: str) -> bool:
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
 
 
 def _cell(column: str, text: str) -> Cell:
     if column in INT_COLUMNS:
         return int(text) if text else None
     if column in FLOAT_COLUMNS:
-        return float(text) if text else None
+        number = float(text) if text else None
+        if number is not None and not math.isfinite(number):
+            raise ValueError(text)
+        return number
     return text[1:] if text[:1] == "'" else text
 
 
@@ -261,8 +350,15 @@ def _check_unique(rows: Iterable[Row], name: str) -> None:
         seen[row["frame_id"]] = row["path"]
 
 
+def sort_key(row: Row) -> tuple[str, int, int, str]:
+    """Return what rows are sorted by: path, HDU, plane and channel."""
+    return (
+        str(row["path"]), int(row["hdu"] or 0), int(row["plane"] or 0), str(row["channel"])
+    )  # fmt: skip
+
+
 def write_sheet(path: Path, rows: Sequence[Row]) -> None:
-    """Write the sheet, sorted by path and HDU, in one atomic step.
+    """Write the sheet in the order of `sort_key`, in one atomic step.
 
     Parameters
     ----------
@@ -275,7 +371,7 @@ def write_sheet(path: Path, rows: Sequence[Row]) -> None:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in sorted(rows, key=lambda r: (str(r["path"]), int(r["hdu"] or 0))):
+    for row in sorted(rows, key=sort_key):
         writer.writerow([_text(row[column], column) for column in COLUMNS])
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")

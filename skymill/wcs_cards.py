@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from skymill.cards import Value
+    from skymill.pixel_map import PixelMap
 
 __all__ = ["Cards", "NoWcsError", "WcsCards", "collect_cards", "is_wcs_keyword", "move_cards"]
 
@@ -29,6 +30,7 @@ _WCS_KEYWORD = re.compile(
 )
 _CTYPE = re.compile(r"(RA--|DEC-|GLON|GLAT|ELON|ELAT)-([A-Z]{3})(-SIP)?$")
 _PAIRS = ({"RA--", "DEC-"}, {"GLON", "GLAT"}, {"ELON", "ELAT"})
+_SIP_TERM = re.compile(r"(A|B|AP|BP)_(\d)_(\d)$")
 _UNITS = {
     "": "deg",
     "deg": "deg",
@@ -343,10 +345,33 @@ def _frame(header: Cards, cards: WcsCards, strings: list[str], notes: _Notes) ->
         cards["EQUINOX"] = equinox
 
 
-def move_cards(cards: WcsCards, shift: tuple[float, float], binning: tuple[int, int]) -> None:
-    """Express the reference pixel and the matrix in binned pixels of the trimmed frame."""
-    for axis, offset, factor in ((1, shift[0], binning[0]), (2, shift[1], binning[1])):
-        reference = (float(cards[f"CRPIX{axis}"]) - 0.5) / factor + 0.5
-        cards[f"CRPIX{axis}"] = reference - offset
+def move_cards(cards: WcsCards, pixels: PixelMap, binning: tuple[int, int] = (1, 1)) -> None:
+    """Express reference pixel, matrix and distortion in pixels of the frame.
+
+    Parameters
+    ----------
+    cards : dict
+        Of `collect_cards`; changed.
+    pixels : PixelMap
+        Way from the raw image to the frame.
+    binning : tuple of int
+        Binning (x, y) between what the cards describe and the raw image.
+
+    Notes
+    -----
+    With ``u' = a u`` and ``v' = b v`` for the distances from the reference pixel, the matrix
+    is divided by the factor of its column, and a SIP term of ``u^p v^q``, itself a distance
+    in x (in y), becomes ``a`` (``b``) ``a^-p b^-q`` times itself.
+    """
+    factor = [pixels.scale[axis] / binning[axis] for axis in (0, 1)]
+    for axis in (0, 1):
+        reference = (float(cards[f"CRPIX{axis + 1}"]) - 0.5) / binning[axis] + 0.5
+        moved = pixels.scale[axis] * (reference - 1.0) + pixels.offset[axis] + 1.0
+        cards[f"CRPIX{axis + 1}"] = moved
         for row in (1, 2):
-            cards[f"CD{row}_{axis}"] = float(cards[f"CD{row}_{axis}"]) * factor
+            cards[f"CD{row}_{axis + 1}"] = float(cards[f"CD{row}_{axis + 1}"]) / factor[axis]
+    for keyword, value in cards.items():
+        if match := _SIP_TERM.match(keyword):
+            own = factor[0] if match[1] in ("A", "AP") else factor[1]
+            powers = factor[0] ** int(match[2]) * factor[1] ** int(match[3])
+            cards[keyword] = float(value) * own / powers

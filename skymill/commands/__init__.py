@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "load"]
 
 #: Commands in the order in which an observer meets them.
-COMMANDS = ("demo", "init", "ingest", "run", "status", "explain", "report", "show", "simulate")
+COMMANDS = (
+    "demo", "init", "ingest", "run", "status", "explain", "report", "show", "instrument",
+    "simulate",
+)  # fmt: skip
 
 
 class Command(Protocol):

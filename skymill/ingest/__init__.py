@@ -21,6 +21,7 @@ from skymill.ingest.scan import Entry, list_tree
 from skymill.ingest.table import summary
 from skymill.instruments import instrument_names, load_instrument
 from skymill.io_raw import Limits
+from skymill.sheet import sort_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,9 +150,9 @@ temperature_tolerance_k, dead_area_reject, unused_overrides
             files[entry.path] = fresh
         if progress is not None:
             progress(number + 1, len(listing.entries))
-    save_cache(cache, files)
-    rows.sort(key=lambda row: (str(row["path"]), int(row["hdu"] or 0)))
-    facts = {name: known for one in files.values() for name, known in one.facts.items()}
+    save_cache(cache, files, known)
+    rows.sort(key=sort_key)
+    facts = {name: figures for one in files.values() for name, figures in one.facts.items()}
     paths = {row["path"] for row in rows}
     return Ingested(
         check_groups(rows, facts),
@@ -183,7 +184,7 @@ def _notes(hidden: int, entries: Sequence[Entry], now_s: float) -> list[str]:
     notes = []
     if hidden:
         notes.append(f"{hidden} hidden entries (names that begin with a dot) were passed over.")
-    skewed = [e.path for e in entries if e.mtime_ns and not 3e8 < e.mtime_ns / 1e9 < now_s + 86400]
+    skewed = [e.path for e in entries if not e.code and not 3e8 < e.mtime_ns / 1e9 < now_s + 86400]
     if skewed:
         notes.append(
             f"CLOCK_SKEW: {len(skewed)} files have an implausible modification time, for example "

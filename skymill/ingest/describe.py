@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from skymill.ingest.classify import check_calibrated, kind_of
-from skymill.ingest.detector import fill_detector, fill_geometry, fill_sky
+from skymill.ingest.detector import fill_detector, fill_sky
+from skymill.ingest.geometry import fill_geometry
 from skymill.ingest.identity import fill_exposure, fill_identity, fill_place, fill_time
 from skymill.ingest.pixels import judge_pixels
 from skymill.ingest.values import clean_text, parse_number
@@ -35,7 +35,12 @@ def describe(image: Image) -> Row:
     """
     notes, override = image.notes, image.override
     row = empty_row(
-        frame_id=frame_id(image.path, image.unit.number),
+        frame_id=frame_id(
+            image.path,
+            image.unit.number,
+            channel=image.channel.name if image.channel else "",
+            plane=image.plane,
+        ),
         path=image.path,
         hdu=image.unit.number,
         nx=image.shape[1],
@@ -43,6 +48,10 @@ def describe(image: Image) -> Row:
         instrument=image.instrument.name,
         dark=image.instrument.dark,
         linear_max_adu=image.instrument.linear_max_adu,
+        bayer=image.pattern,
+        channel=str(image.channel or ""),
+        plane=image.plane,
+        bzero=image.bzero,
     )
     _check_size(image)
     kind = override.columns.get("kind") or kind_of(
@@ -66,10 +75,29 @@ def describe(image: Image) -> Row:
     fill_detector(image, row, kind)
     fill_sky(image, row, kind)
     for name, value in override.columns.items():
-        if name not in ("kind", "instrument", "date_start", "target", "filter", "detector", "mode"):
+        if name not in _USED:
             row[name] = _like(name, value)
     _note_repairs(image.header, notes)
     return row
+
+
+#: Columns set by hand that were taken into account where they belong.
+_USED = frozenset(
+    [
+        "kind",
+        "instrument",
+        "date_start",
+        "target",
+        "filter",
+        "detector",
+        "mode",
+        "binning",
+        "amplifiers",
+        "area",
+        "datasec",
+        "biassec",
+    ]
+)
 
 
 def _like(name: str, value: Any) -> Any:
@@ -117,12 +145,6 @@ def _check_form(image: Image, kind: str) -> None:
             "SUSPECT_BZERO",
             f"The median of the bias frame is {image.facts['median']:g}: BZERO = 32768 seems to be "
             "missing.",
-        )
-    pattern = image.reader.text(image.instrument.bayer)
-    if re.match(r"[RGBCMYrgbcmy]{4}$", pattern):
-        image.notes.reject(
-            "MOSAIC_CFA",
-            f"The pixels carry the colour pattern {pattern}; colours cannot be split yet.",
         )
 
 

@@ -3,97 +3,135 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Any
 
-from skymill.errors import FrameRejected
-from skymill.header_wcs import examine_wcs, separation_deg
-from skymill.ingest.values import clean_text
-from skymill.sections import Section, parse_section
+from skymill.header_wcs import WcsVerdict, frame_wcs, separation_deg
+from skymill.ingest.amplifiers import as_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from skymill.ingest.image import Image
-    from skymill.instruments import NumberRule, SectionRule
+    from skymill.ingest.values import CardReader
+    from skymill.instruments import NumberRule
     from skymill.sheet import Row
 
-__all__ = ["fill_detector", "fill_geometry", "fill_sky"]
+__all__ = ["fill_detector", "fill_sky"]
 
-
-def fill_geometry(image: Image, row: Row) -> None:
-    """Sections of the raw image."""
-    full = Section(0, image.shape[1], 0, image.shape[0])
-    data = _section(image, "datasec", image.instrument.datasec)
-    bias = _section(image, "biassec", image.instrument.biassec)
-    if data is not None and bias is not None and data.overlaps(bias):
-        image.notes.reject(
-            "BAD_SECTION", f"The image section {data} and the overscan {bias} overlap."
-        )
-    row["datasec"] = str(data or full)
-    row["biassec"] = str(bias) if bias is not None else ""
-
-
-def _section(image: Image, name: str, rule: SectionRule) -> Section | None:
-    text, origin = str(image.override.columns.get(name, "")), f"{name} of the overrides"
-    if not text and name in image.override.columns:
-        return None
-    if not text and rule.constant is not None:
-        text, origin = rule.constant, f"{name} of the instrument {image.instrument.name}"
-    if not text:
-        value, keyword = image.reader.first(rule.keywords)
-        text, origin = clean_text(value), keyword
-    if not text:
-        return None
-    try:
-        return parse_section(text, image.shape, name=origin)
-    except FrameRejected as rejected:
-        image.notes.reject(rejected.code, rejected.message)
-        return None
+#: Limits of gain (electron/ADU) and read noise (electron) where the rule has none.
+_POSSIBLE = {"gain": (1e-6, 1e6), "read noise": (0.0, 1e6)}
+#: Values of an amplifier that overrides may set, as they stand in its entry.
+_VALUES = ("gain", "noise", "saturation", "linear_max", "corner")
 
 
 def fill_detector(image: Image, row: Row, kind: str) -> None:
     """Gain, read noise, saturation, settings, temperature."""
     one = image.instrument
-    gain, keyword = _plausible(image, one.gain, "gain", "GAIN_SUSPECT")
-    row["gain_e_adu"] = gain
-    row["read_noise_e"], _ = _plausible(image, one.read_noise, "read noise", "READ_NOISE_SUSPECT")
+    if image.amplifiers:
+        keyword = _amplifiers(image, row, kind)
+    else:
+        keyword = _only_amplifier(image, row, kind)
     setting, source = image.reader.number(one.gain_setting, "gain setting")
     row["gain_setting"] = None if source and source == keyword else setting
     row["offset_setting"], _ = image.reader.number(one.offset_setting, "offset setting")
-    row["saturation_adu"] = _saturation(image, kind)
     row["temperature_c"] = _temperature(image)
     if kind != "light":
         return
-    given = image.override.columns
-    if gain is None and given.get("gain_e_adu") is None:
+    tables = one.gain.by_mode or any(a.gain and a.gain.by_mode for a in one.amplifiers)
+    mode = f" The read-out mode is {row['mode'] or 'not known'}." if tables else ""
+    if row["gain_e_adu"] is None and "gain_e_adu" not in image.override.columns:
         image.notes.flag(
             "NO_GAIN",
-            "No gain in electron/ADU; set gain_e_adu by the instrument file or overrides.",
+            f"No gain in electron/ADU; set gain_e_adu by the instrument file or overrides.{mode}",
         )
-    if row["read_noise_e"] is None and given.get("read_noise_e") is None:
+    if row["read_noise_e"] is None and "read_noise_e" not in image.override.columns:
         image.notes.flag(
             "NO_READ_NOISE",
             "No read noise; set read_noise_e by the instrument file or overrides.",
         )
 
 
-def _plausible(image: Image, rule: NumberRule, name: str, code: str) -> tuple[float | None, str]:
-    value, keyword = image.reader.number(rule, name)
-    if value is None or rule.range is None or rule.range[0] <= value <= rule.range[1]:
+def _only_amplifier(image: Image, row: Row, kind: str) -> str:
+    """Fill the columns of a single amplifier; return the keyword of the gain."""
+    one, reader, given = image.instrument, image.reader, image.override.columns
+    row["gain_e_adu"], keyword = _plausible(image, reader, one.gain, "gain", "gain_e_adu" in given)
+    row["read_noise_e"], _ = _plausible(
+        image, reader, one.read_noise, "read noise", "read_noise_e" in given
+    )
+    row["saturation_adu"] = _saturation(
+        image, reader, one.saturation, kind, "saturation_adu" in given
+    )
+    return keyword
+
+
+def _amplifiers(image: Image, row: Row, kind: str) -> str:
+    """Fill the values of several amplifiers, and their mean; return the keyword of the gain."""
+    one, given = image.instrument, image.override.columns
+    keyword = ""
+    for placed in image.amplifiers:
+        rule, reader, entry = placed.rule, placed.reader, placed.entry
+        by_hand = {
+            "gain": given.get("gain_e_adu"), "noise": given.get("read_noise_e"),
+            "saturation": given.get("saturation_adu"), "linear_max": given.get("linear_max_adu"),
+        }  # fmt: skip
+        by_hand = {key: float(v) for key, v in by_hand.items() if v is not None}
+        by_hand |= {key: v for key, v in placed.patch.items() if key in _VALUES}
+        entry["gain"], used = _plausible(
+            image, reader, rule.gain or one.gain, "gain", "gain" in by_hand
+        )
+        entry["noise"], _ = _plausible(
+            image, reader, rule.read_noise or one.read_noise, "read noise", "noise" in by_hand
+        )
+        entry["saturation"] = _saturation(
+            image, reader, rule.saturation or one.saturation, kind, "saturation" in by_hand
+        )
+        linear = one.linear_max_adu if rule.linear_max_adu is None else rule.linear_max_adu
+        entry["linear_max"] = linear
+        if rule.corner is not None:
+            entry["corner"] = rule.corner
+        entry.update(by_hand)
+        keyword = keyword or used
+    row["amplifiers"] = as_column(image.amplifiers)
+    entries = [placed.entry for placed in image.amplifiers]
+    row["gain_e_adu"] = _joined(entries, "gain", statistics.fmean)
+    row["read_noise_e"] = _joined(entries, "noise", _rms)
+    row["saturation_adu"] = _joined(entries, "saturation", min)
+    row["linear_max_adu"] = _joined(entries, "linear_max", min)
+    return keyword
+
+
+def _joined(
+    entries: list[dict[str, Any]], key: str, join: Callable[[list[float]], float]
+) -> float | None:
+    values = [entry[key] for entry in entries]
+    return None if None in values else round(float(join(values)), 6)
+
+
+def _rms(values: list[float]) -> float:
+    return math.sqrt(statistics.fmean(value * value for value in values))
+
+
+def _plausible(
+    image: Image, reader: CardReader, rule: NumberRule, name: str, by_hand: bool
+) -> tuple[float | None, str]:
+    value, keyword = reader.number(rule, name)
+    low, high = rule.range or _POSSIBLE[name]
+    if value is None or low <= value <= high:
         return value, keyword
-    column = {"gain": "gain_e_adu", "read noise": "read_noise_e"}[name]
-    if column not in image.override.columns:
+    if not by_hand:
         image.notes.flag(
-            code,
-            f"{keyword} = {value:g} is no plausible {name} ({rule.range[0]:g} to {rule.range[1]:g} "
-            f"{rule.unit}); it is not used.",
+            {"gain": "GAIN_SUSPECT", "read noise": "READ_NOISE_SUSPECT"}[name],
+            f"{keyword or 'the instrument file'} = {value:g} is no plausible {name} ({low:g} to "
+            f"{high:g} {rule.unit}); it is not used.",
         )
     return None, ""
 
 
-def _saturation(image: Image, kind: str) -> float | None:
-    rule = image.instrument.saturation
-    value, _ = image.reader.number(rule, "saturation")
+def _saturation(
+    image: Image, reader: CardReader, rule: NumberRule, kind: str, by_hand: bool
+) -> float | None:
+    value, _ = reader.number(rule, "saturation")
     if value is not None and (rule.range is None or rule.range[0] <= value <= rule.range[1]):
         return value
     tops = {8: 255.0, 16: 65535.0 if image.facts.get("low", 0) >= 0 else 32767.0}
@@ -102,7 +140,7 @@ def _saturation(image: Image, kind: str) -> float | None:
         return None
     step = image.facts.get("step", 1)
     top = top + 1 - step if step >= 4 and step & (step - 1) == 0 else top
-    if kind in ("light", "flat") and "saturation_adu" not in image.override.columns:
+    if kind in ("light", "flat") and not by_hand:
         image.notes.flag(
             "SATURATION_GUESSED",
             f"No saturation level is known; the end of the data type, {top:g} ADU, is taken.",
@@ -142,19 +180,18 @@ def fill_sky(image: Image, row: Row, kind: str) -> None:
     row["wcs"] = "none"
     if kind != "light":
         return
-    data = parse_section(str(row["datasec"]), image.shape)
-    binning = tuple(int(n) for n in str(row["binning"]).split("x"))
     pointing = None
     if isinstance(row["ra_deg"], float) and isinstance(row["dec_deg"], float):
         pointing = (row["ra_deg"], row["dec_deg"])
-    judge: Callable[..., Any] = lambda where: examine_wcs(  # noqa: E731
-        image.header,
-        policy=image.instrument.wcs.policy,
-        shift=(data.x0, data.y0),
-        binning=(binning[0], binning[1]),
-        shape=data.shape,
-        pointing=where,
-    )
+
+    def judge(where: tuple[float, float] | None) -> WcsVerdict:
+        ra, dec = where or (None, None)
+        return frame_wcs(
+            image.header,
+            {**row, "ra_deg": ra, "dec_deg": dec},
+            policy=image.instrument.wcs.policy,
+        )
+
     verdict = judge(pointing)
     if pointing and any(code == "WCS_POINTING" for code, _ in verdict.notes):
         verdict = _try_hours(image, row, pointing, judge) or verdict
@@ -174,8 +211,11 @@ def fill_sky(image: Image, row: Row, kind: str) -> None:
 
 
 def _try_hours(
-    image: Image, row: Row, pointing: tuple[float, float], judge: Callable[..., Any]
-) -> Any:
+    image: Image,
+    row: Row,
+    pointing: tuple[float, float],
+    judge: Callable[[tuple[float, float]], WcsVerdict],
+) -> WcsVerdict | None:
     """A bare number below 24 may be hours if that is where the world coordinates point."""
     if image.instrument.ra.unit != "auto" or not pointing[0] < 24:
         return None

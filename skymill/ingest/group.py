@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["check_groups"]
 
 Facts = dict[str, Any]
-_SAME_FRAME = ("kind", "object", "filter", "exptime_s", "date_start")
-_CAMERA = ("instrument", "detector", "mode", "binning", "nx", "ny")
+_SAME_FRAME = ("kind", "object", "filter", "exptime_s", "date_start", "detector", "channel")
+_CAMERA = ("instrument", "detector", "channel", "mode", "binning", "nx", "ny", "area")
 
 
 def check_groups(rows: list[Row], facts: dict[str, Facts]) -> list[Row]:
@@ -39,7 +39,7 @@ def check_groups(rows: list[Row], facts: dict[str, Facts]) -> list[Row]:
     usable = [row for row in out if row["verdict"] != "rejected"]
     _same_times(usable)
     _closed_shutter(usable, facts)
-    _binning(usable)
+    _binning(usable, facts)
     return out
 
 
@@ -63,7 +63,7 @@ def _duplicates(rows: list[Row], facts: dict[str, Facts]) -> None:
         # Only a frame that can be used is an original; a rejected one keeps its own reason.
         if row["verdict"] == "rejected" or not known.get("digest"):
             continue
-        content = (known.get("content"), row["hdu"])
+        content = (known.get("content"), row["hdu"], row["channel"], row["plane"])
         first = by_content.setdefault(content, row) if content[0] else row
         twin = by_pixels.setdefault(f"{known['digest']} {row['nx']} {row['ny']}", row)
         if first is row and twin is not row:
@@ -85,7 +85,8 @@ def _same_times(rows: Iterable[Row]) -> None:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row["date_start"] and _seconds(row) >= 1.0:
-            groups[row["instrument"], row["detector"], row["date_start"]].append(row)
+            names = ("instrument", "detector", "channel", "date_start")
+            groups[tuple(row[name] for name in names)].append(row)
     for members in groups.values():
         for row in members[1:]:
             _flag(
@@ -126,13 +127,17 @@ def _closed_shutter(rows: Iterable[Row], facts: dict[str, Facts]) -> None:
             )
 
 
-def _binning(rows: Iterable[Row]) -> None:
-    """Flag frames whose size is a whole fraction of others of the same stated binning."""
+def _binning(rows: Iterable[Row], facts: dict[str, Facts]) -> None:
+    """Flag frames whose size is a whole fraction of others of the same stated binning.
+
+    Windows are left out, and frames whose header gives their part of the detector in
+    unbinned pixels: its size confirms the binning.
+    """
     sizes: dict[tuple[Any, ...], dict[tuple[int, int], list[Row]]] = defaultdict(dict)
     for row in rows:
-        if "sub-" in str(row["mode"]):
+        if "sub-" in str(row["mode"]) or facts.get(str(row["frame_id"]), {}).get("window"):
             continue
-        camera = (row["instrument"], row["detector"], row["binning"])
+        camera = (row["instrument"], row["detector"], row["channel"], row["binning"])
         size = (int(row["nx"] or 0), int(row["ny"] or 0))
         sizes[camera].setdefault(size, []).append(row)
     for group in sizes.values():

@@ -13,7 +13,7 @@ from skymill.ingest.times import (
     parse_date,
     sun_altitude_deg,
 )
-from skymill.ingest.values import clean_text, parse_number
+from skymill.instruments import normal
 from skymill.sheet import Row, slug
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["fill_exposure", "fill_identity", "fill_place", "fill_time"]
 
 DAY_S = 86400.0
+#: What colour cameras without a filter write into FILTER.
+_NO_FILTER = ("rgb", "color", "colour", "osc", "bayer", "cfa", "nofilter")
 
 
 def fill_identity(image: Image, row: Row, kind: str) -> None:
@@ -33,6 +35,8 @@ def fill_identity(image: Image, row: Row, kind: str) -> None:
     if kind in ("light", "flat"):
         name = str(columns.get("filter", image.reader.text(image.instrument.filter)))
         name = image.instrument.filter.aliases.get(name, name)
+        if image.channel is not None and "filter" not in columns:
+            name = _colour(image, name)
         row["filter"] = slug(name) if name else ""
         if not name and "filter" not in columns:
             names = ", ".join(s.keyword for s in image.instrument.filter.keywords)
@@ -44,41 +48,33 @@ def fill_identity(image: Image, row: Row, kind: str) -> None:
                 "instrument file, or overrides).",
             )
     detector = image.reader.text(image.instrument.detector)
-    if image.instrument.hdu == "each" and image.unit.name:
-        detector = f"{detector} {image.unit.name}".strip()
+    detector = f"{detector} {image.detector}".strip()
     row["detector"] = slug(detector) if detector else ""
-    modes = [text for rule in image.instrument.mode if (text := image.reader.text(rule))]
-    origin = [parse_number(image.reader.value(k))[0] for k in image.instrument.subframe]
-    if any(value not in (None, 0.0, 1.0) for value in origin):
-        modes.append("sub-" + "-".join(f"{value or 0:g}" for value in origin))
-    row["mode"] = slug("-".join(modes)) if modes else ""
-    row["binning"] = _binning(image)
+    row["mode"] = slug("-".join(image.mode_texts)) if image.mode_texts else ""
+    _check_binning(image)
+    row["binning"] = "{}x{}".format(*image.binning)
     for name in ("target", "filter", "detector", "mode"):
         if name in columns:
             text = str(columns[name])
             row[name] = slug(text) if text else ""
 
 
-def _binning(image: Image) -> str:
-    for entry in image.instrument.binning:
-        keys = entry.split()
-        texts = [clean_text(image.reader.value(key), image.reader.sentinels) for key in keys]
-        numbers = [int(float(n)) for text in texts for n in re.findall(r"-?\d+(?:\.\d+)?", text)]
-        if numbers and (len(numbers) == 2 or len(keys) == 1):
-            pair = [max(1, abs(n)) for n in (numbers * 2)[:2]]
-            _check_binning(image, pair)
-            return f"{pair[0]}x{pair[1]}"
-    return "1x1"
+def _colour(image: Image, wheel: str) -> str:
+    """Return the colour of a channel; a real filter before the sensor is named after it."""
+    assert image.channel is not None
+    colour = image.instrument.filter.aliases.get(image.channel.colour, image.channel.colour)
+    empty = {normal(text) for text in (*image.instrument.filter.clear, *_NO_FILTER)}
+    return colour if not wheel or normal(wheel) in empty else f"{colour}+{wheel}"
 
 
-def _check_binning(image: Image, pair: list[int]) -> None:
-    size = image.instrument.detector_size
+def _check_binning(image: Image) -> None:
+    size, pair = image.instrument.detector_size, image.binning
     if size and any(
-        n * b > 1.05 * s + 8 for n, b, s in zip(image.shape[::-1], pair, size, strict=True)
+        n * b > 1.05 * s + 8 for n, b, s in zip(image.whole[::-1], pair, size, strict=True)
     ):
         image.notes.flag(
             "BINNING_CONFLICT",
-            f"{image.shape[1]} x {image.shape[0]} pixels binned {pair[0]}x{pair[1]} exceed the "
+            f"{image.whole[1]} x {image.whole[0]} pixels binned {pair[0]}x{pair[1]} exceed the "
             f"detector of {size[0]} x {size[1]}.",
         )
 
@@ -148,16 +144,24 @@ def fill_place(image: Image, row: Row) -> None:
 
 
 def fill_time(image: Image, row: Row, kind: str) -> None:
-    """Start and middle of the exposure, and the night."""
+    """Start and middle of the exposure, and the night.
+
+    The header of a cube holds the time of the whole; a plane begins its number of cycles
+    after the start.
+    """
     seconds = row["exptime_s"] if isinstance(row["exptime_s"], float) else 0.0
+    seconds = min(max(seconds, 0.0), DAY_S)  # others are rejected; their middle is nowhere
+    cycle = _cycle(image, seconds)
     by_hand = image.override.columns.get("date_start")
     moment: Moment | None
     if by_hand is not None:
         moment = parse_date(str(by_hand))
     else:
-        moment = observation_time(image.reader, image.instrument.time, seconds, image.notes)
+        whole = min((image.planes - 1) * cycle + seconds, DAY_S)
+        moment = observation_time(image.reader, image.instrument.time, whole, image.notes)
     if moment is None:
         return
+    moment = moment.plus((image.plane or 0) * cycle)
     row["date_start"] = iso_utc(moment)
     row["mjd_start"] = round(moment.mjd, 10)
     row["mjd_mid"] = round(moment.plus(seconds / 2).mjd, 10)
@@ -170,6 +174,23 @@ def fill_time(image: Image, row: Row, kind: str) -> None:
                 "CLOCK",
                 f"The Sun stood {altitude:.0f} deg above the horizon of the site: is the time UTC?",
             )
+
+
+def _cycle(image: Image, seconds: float) -> float:
+    """Return the time from the start of one plane of a cube to that of the next (s)."""
+    if image.plane is None:
+        return 0.0
+    cycle, keyword = image.reader.number(image.instrument.cube.cycle, "cycle time")
+    if cycle is None:
+        return seconds
+    if not 0 <= cycle <= DAY_S or cycle < 0.999 * seconds:
+        image.notes.flag(
+            "CONFLICT",
+            f"The planes of the cube begin {cycle:g} s apart ({keyword or 'instrument file'}), "
+            f"less than the exposure of {seconds:g} s; the exposure is used.",
+        )
+        return seconds
+    return cycle
 
 
 def _lon_lat(row: Row) -> tuple[float | None, float | None]:

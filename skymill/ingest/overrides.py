@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from skymill.errors import ConfigError
+from skymill.errors import ConfigError, FrameRejected
+from skymill.ingest.amplifiers import PATCHES
 from skymill.ingest.times import BadTimeError, parse_date
+from skymill.readout import CORNERS
+from skymill.sections import parse_place
 from skymill.sheet import COLUMNS, FLOAT_COLUMNS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from skymill.cards import Value
 
 __all__ = ["Entry", "Override", "Overrides", "matches", "read_overrides"]
@@ -50,6 +53,11 @@ SETTABLE = frozenset(
         "site",
         "dark",
         "wcs",
+        "amplifiers",
+        "area",
+        "use_bias",
+        "use_dark",
+        "use_flat",
     ]
 )
 _KINDS = ("bias", "dark", "flat", "flat_dark", "light")
@@ -89,12 +97,17 @@ def _check_set(name: str, item: Any) -> None:
                 raise ValueError(f"header: {keyword!r} is not a keyword")
             if not isinstance(content, (str, int, float, bool, type(None))):
                 raise ValueError(f"header: {keyword} must be a text, a number, true or false")
+            if keyword.upper() == "BZERO" and not _is_number(content):
+                raise ValueError(f"header: BZERO must be a number, got {content!r}")
         return
     if name not in SETTABLE:
         hint = "cannot be set by hand" if name in COLUMNS else "is not a column of the sheet"
         raise ValueError(f"{name} {hint}; these can: header, {', '.join(sorted(SETTABLE))}")
+    if name == "amplifiers":
+        _check_amplifiers(item)
+        return
     if name in FLOAT_COLUMNS:
-        if isinstance(item, bool) or not isinstance(item, (int, float)):
+        if not _is_number(item):
             raise ValueError(f"{name} must be a number, got {item!r}")
         return
     if isinstance(item, bool) or not isinstance(item, (str, int, float)):
@@ -107,8 +120,47 @@ def _check_set(name: str, item: Any) -> None:
                 raise BadTimeError("the time is missing")
         except BadTimeError as error:
             raise ValueError(f"date_start: {error}") from None
+    if name == "binning" and not re.match(r"[1-9]\d{0,2}x[1-9]\d{0,2}$", str(item)):
+        raise ValueError(f"binning must be XxY such as 2x2, got {item!r}")
+    if name in ("use_bias", "use_dark", "use_flat") and Path(str(item)).is_absolute():
+        raise ValueError(f"{name}: the path must be relative to the project folder, got {item!r}")
+    if name == "area" and item:
+        _check_section("area", item)
     if name == "night" and not re.match(r"\d{4}-\d\d-\d\d$", str(item)):
         raise ValueError(f"night must be YYYY-MM-DD, got {item!r}")
+
+
+def _is_number(item: Any) -> bool:
+    return not isinstance(item, bool) and isinstance(item, (int, float)) and math.isfinite(item)
+
+
+def _check_amplifiers(item: Any) -> None:
+    """Check values of single amplifiers: ``{A: {gain: 2.1}}``."""
+    if not isinstance(item, dict) or not all(isinstance(one, dict) for one in item.values()):
+        raise ValueError("amplifiers: expected names with their values, as {A: {gain: 2.1}}")
+    for name, values in item.items():
+        for key, value in values.items():
+            where = f"amplifiers: {name}: {key}"
+            if key not in PATCHES:
+                raise ValueError(f"{where} cannot be set; these can: {', '.join(PATCHES)}")
+            if PATCHES[key] is float and not _is_number(value):
+                raise ValueError(f"{where} must be a number, got {value!r}")
+            if key == "corner" and value not in CORNERS:
+                raise ValueError(f"{where} must be one of {', '.join(CORNERS)}, got {value!r}")
+            if key in ("data", "place"):
+                _check_section(where, value)
+            if key == "bias":
+                if not isinstance(value, list):
+                    raise ValueError(f"{where} must be a list of sections, got {value!r}")
+                for section in value:
+                    _check_section(where, section)
+
+
+def _check_section(name: str, value: Any) -> None:
+    try:
+        parse_place(str(value), name=name)
+    except FrameRejected as error:
+        raise ValueError(error.message) from None
 
 
 @dataclass(frozen=True)
@@ -149,6 +201,8 @@ class Overrides:
                 for name, item in entry.set.items():
                     if name == "header":
                         header.update({key.upper(): value for key, value in item.items()})
+                    elif name == "amplifiers":
+                        _merge(columns.setdefault(name, {}), item)
                     else:
                         columns[name] = item
                 exclude = entry.exclude or exclude
@@ -162,6 +216,12 @@ class Overrides:
             for pattern in entry.files
             if not any(matches(pattern, path) for path in paths)
         ]
+
+
+def _merge(known: dict[str, dict[str, Any]], item: dict[str, dict[str, Any]]) -> None:
+    """Add values of amplifiers to those of earlier entries."""
+    for name, values in item.items():
+        known.setdefault(str(name), {}).update(values)
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -83,6 +83,8 @@ def _dead_fraction(values: NDArray[Any]) -> float:
 
 
 def _common_factor(sample: NDArray[np.float64]) -> int:
+    if not np.abs(sample).max() < 2.0**53:
+        return 1  # a scale made them no counts any more
     whole = np.unique(sample).astype(np.int64)
     return int(np.gcd.reduce(whole[whole != 0])) if np.any(whole != 0) else 1
 

@@ -6,8 +6,9 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from skymill.io_raw import looks_like_fits
 
@@ -25,15 +26,14 @@ _OTHER = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of the tree that gets a row.
 
     Parameters
     ----------
     path : str
         Relative path with ``/``; unprintable parts are escaped.
-    full : Path
+    full : str
         Where it lies.
     size, mtime_ns : int
         Of the file; 0 if it could not be looked at.
@@ -42,7 +42,7 @@ class Entry:
     """
 
     path: str
-    full: Path
+    full: str
     size: int = 0
     mtime_ns: int = 0
     code: str = ""
@@ -90,7 +90,7 @@ def list_tree(root: Path, *, follow_links: bool = False) -> Listing:
             inner = _classify(entry, path, real_root, listing, follow_links)
             if inner is not None:
                 folders.append((inner, path))
-    listing.entries.sort(key=lambda e: e.path)
+    listing.entries.sort(key=attrgetter("path"))
     listing.unreadable_dirs.sort()
     return listing
 
@@ -109,21 +109,20 @@ def _entries(
         shown = _printable(relative) or "."
         listing.unreadable_dirs.append(shown)
         message = f"The folder {shown} cannot be read: {error.strerror or error}."
-        listing.entries.append(Entry(shown, folder, code="UNREADABLE_DIR", message=message))
+        listing.entries.append(Entry(shown, str(folder), code="UNREADABLE_DIR", message=message))
 
 
 def _classify(
     entry: os.DirEntry[str], path: str, root: Path, listing: Listing, follow_links: bool
 ) -> Path | None:
     """Add an entry to the listing, or return the folder to walk into."""
-    full = Path(entry.path)
     named = bool(_IMAGE.search(entry.name) or _OTHER.search(entry.name))
 
-    def add(code: str = "", message: str = "", status: os.stat_result | None = None) -> None:
-        size, mtime = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-        listing.entries.append(Entry(_printable(path), full, size, mtime, code, message))
+    def add(code: str, message: str) -> None:
+        listing.entries.append(Entry(_printable(path), entry.path, 0, 0, code, message))
 
     if entry.is_symlink():
+        full = Path(entry.path)
         problem = _link_problem(full, root, follow_links)
         if problem:
             if named or full.is_dir():
@@ -142,12 +141,12 @@ def _classify(
     if stat.S_ISDIR(status.st_mode):
         if _IMAGE.search(entry.name):
             add("NOT_A_FILE", f"{_printable(entry.name)} is a folder with an image's name.")
-        return full
+        return Path(entry.path)
     if not stat.S_ISREG(status.st_mode):
         if named:
             add("NOT_A_FILE", f"{_printable(entry.name)} is a pipe, socket or device.")
         return None
-    if not named and not looks_like_fits(full):
+    if not named and not looks_like_fits(entry.path):
         return None
     if _printable(path) != path:
         add(
@@ -155,7 +154,8 @@ def _classify(
             f"The name {_printable(path)} has control or undecodable characters; rename it.",
         )
     else:
-        add(status=status)
+        size, changed = status.st_size, status.st_mtime_ns
+        listing.entries.append(Entry(path, entry.path, size, changed))
     return None
 
 

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 _MJD_ORDINAL = dt.date(1858, 11, 17).toordinal()
+#: Days that are believed at all: the years 1800 to 2999. Leap seconds and the position of the
+#: Earth cannot be computed for much more.
+_DAYS = tuple(dt.date(year, 1, 1).toordinal() - _MJD_ORDINAL for year in (1800, 3000))
 _ISO = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T\s_]+(.*))?$", re.IGNORECASE)
 _SLASH_YEAR = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?:[T\s]+(.*))?$", re.IGNORECASE)
 _SLASH = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:[T\s]+(.*))?$", re.IGNORECASE)
@@ -230,6 +233,11 @@ def observation_time(
         notes.reject("BAD_TIME", f"The time of observation cannot be read: {error}.")
         return None
     if moment is None:
+        return None
+    # No exposure is longer than a day; a longer one is rejected elsewhere.
+    exposure_s = min(max(exposure_s, 0.0), 86400.0)
+    if not _DAYS[0] <= moment.day < _DAYS[1]:
+        notes.reject("BAD_TIME", f"{keyword} gives the day MJD {moment.day:.6g}: no such night.")
         return None
     for code, message in moment.fixes:
         notes.fix(code, f"{keyword}: {message}.")

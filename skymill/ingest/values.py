@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skymill.cards import RawHeader, Value, printable
 from skymill.errors import CODES
-from skymill.instruments import NumberRule, Source, TextRule, holds
+from skymill.instruments import NumberRule, Source, TextRule, holds, normal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +44,10 @@ class Notes:
     fixes: list[Note] = field(default_factory=list)
     flags: list[Note] = field(default_factory=list)
     rejections: list[Note] = field(default_factory=list)
+
+    def copy(self) -> Notes:
+        """Return notes that begin with these."""
+        return Notes(list(self.fixes), list(self.flags), list(self.rejections))
 
     def fix(self, code: str, message: str) -> None:
         """Record a repair."""
@@ -174,10 +178,19 @@ class CardReader:
         Texts that mean that nothing is known.
     notes : Notes
         Where repairs and doubts are recorded.
+    modes : iterable of str
+        Names of the read-out mode, for tables of values by mode.
     """
 
-    def __init__(self, header: RawHeader, sentinels: Iterable[str], notes: Notes) -> None:
+    def __init__(
+        self,
+        header: RawHeader,
+        sentinels: Iterable[str],
+        notes: Notes,
+        modes: Iterable[str] = (),
+    ) -> None:
         self.header = header
+        self.modes = frozenset(normal(mode) for mode in modes)
         self.sentinels = frozenset(s.casefold() for s in sentinels)
         self.notes = notes
 
@@ -219,7 +232,7 @@ class CardReader:
     def number(
         self, rule: NumberRule, name: str, *, compare: bool = False
     ) -> tuple[float | None, str]:
-        """Return a number and the keyword that gave it ('' for the constant).
+        """Return a number and the keyword that gave it ('' for a constant or a table by mode).
 
         Parameters
         ----------
@@ -230,6 +243,9 @@ class CardReader:
         compare : bool
             Flag CONFLICT if another keyword of the rule differs by more than 1 %.
         """
+        for mode, listed in rule.by_mode.items():
+            if normal(mode) in self.modes:
+                return listed, ""
         found: list[tuple[float, str]] = []
         for source in self._active((*rule.keywords, *rule.fallback)):
             if found and (not compare or source in rule.fallback):

@@ -20,6 +20,14 @@ def _row(path: str = "a/x.fits", **cells: object) -> dict[str, object]:
             "path": path,
             "hdu": 0,
             "verdict": "ok",
+            "kind": "light",
+            "instrument": "cam",
+            "target": "field",
+            "night": "2019-03-25",
+            "mjd_start": 58567.5,
+            "exptime_s": 30.0,
+            "nx": 100,
+            "ny": 80,
             **cells,
         }
     )
@@ -46,7 +54,7 @@ def test_unknown_numbers_are_none_and_unknown_texts_empty(tmp_path: Path) -> Non
     write_sheet(tmp_path / "frames.csv", [_row()])
     (row,) = read_sheet(tmp_path / "frames.csv")
     assert row["gain_e_adu"] is None
-    assert row["nx"] is None
+    assert row["plane"] is None
     assert row["filter"] == ""
 
 
@@ -79,6 +87,18 @@ def test_formulas_are_disarmed_and_read_back(text: str, tmp_path: Path) -> None:
         (lambda t: t.replace(",ok,", ",fine,"), "verdict 'fine'"),
         (lambda t: t + t.splitlines()[1] + "\n", "stands for"),
         (lambda t: t.rstrip("\n") + ",\n", "number of cells"),
+        (lambda t: t.replace(",2019-03-25,", ",,"), "line 2, column night: ''"),
+        (lambda t: t.replace(",2019-03-25,", ",25.3.2019,"), "column night: .*YYYY-MM-DD"),
+        (lambda t: t.replace(",2019-03-25,", ",2019-02-30,"), "column night"),
+        (lambda t: t.replace(",30,", ",,"), "column exptime_s: None; expected the exposure"),
+        (lambda t: t.replace(",30,", ",nan,"), "column exptime_s: 'nan' is not a number"),
+        (lambda t: t.replace(",58567.5,", ",,"), "column mjd_start"),
+        (lambda t: t.replace(",light,", ",lihgt,"), "column kind: 'lihgt'"),
+        (lambda t: t.replace(",light,", ",,"), "column kind"),
+        (lambda t: t.replace(",field,", ",,"), "column target: ''"),
+        (lambda t: t.replace(",field,", ",../../x,"), "column target: '../../x'"),
+        (lambda t: t.replace(",100,80,", ",0,80,"), "column nx: 0"),
+        (lambda t: t.replace("x-", "../x-"), "column frame_id"),
     ],
 )
 def test_a_spoilt_sheet_is_told_by_line_and_column(change, said: str, tmp_path: Path) -> None:
@@ -87,6 +107,25 @@ def test_a_spoilt_sheet_is_told_by_line_and_column(change, said: str, tmp_path: 
     path.write_text(change(path.read_text()))
     with pytest.raises(ConfigError, match=said):
         read_sheet(path)
+
+
+def test_a_rejected_row_needs_nothing(tmp_path: Path) -> None:
+    row = empty_row(frame_id="x-00000000", path="x.fits", hdu=0, verdict="rejected")
+    write_sheet(tmp_path / "s.csv", [row])
+    assert read_sheet(tmp_path / "s.csv") == [row]
+
+
+def test_a_bias_needs_no_exposure_and_a_sheet_of_it_can_be_planned(tmp_path: Path) -> None:
+    rows = [_row(kind="bias", exptime_s=None, target="")]
+    write_sheet(tmp_path / "s.csv", rows)
+    assert read_sheet(tmp_path / "s.csv") == rows
+
+
+def test_amplifiers_must_be_a_list_as_json(tmp_path: Path) -> None:
+    for text in ("[", "{}", "[1]", "[" * 100_000):
+        write_sheet(tmp_path / "s.csv", [_row(amplifiers=text)])
+        with pytest.raises(ConfigError, match="column amplifiers"):
+            read_sheet(tmp_path / "s.csv")
 
 
 def test_text_in_a_number_names_the_column(tmp_path: Path) -> None:
@@ -123,4 +162,7 @@ def test_frame_ids_are_readable_and_unique() -> None:
     assert frame_id("night/d1001.fits.gz", 0).startswith("d1001-")
     names = {frame_id(p, h) for p in ("a/x.fits", "b/x.fits", "a/x.fits.gz") for h in (0, 1)}
     assert len(names) == 6
+    parts = [{"channel": "G1"}, {"channel": "G2"}, {"plane": 0}, {"plane": 1}, {}]
+    assert len({frame_id("x.fits", 0, **part) for part in parts}) == 5
+    assert frame_id("x.fits", 0, channel="G1").startswith("x-G1-")
     assert frame_id("café.fits", 0) == frame_id("café.fits", 0)

@@ -24,6 +24,7 @@ rule plan:
     input:
         sheet=SHEET,
     output:
+        choices="results/plan/choices.csv",
         outcomes="results/outcomes/plan/plan.csv",
     log:
         "logs/plan/plan.log",
