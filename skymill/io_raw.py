@@ -7,14 +7,16 @@ come from the same bytes, so they cannot belong to different versions of it).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import stat
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from astropy.io import fits
@@ -23,8 +25,13 @@ from skymill.decompress import compression, decompress
 from skymill.errors import FrameRejected
 from skymill.fits_structure import Hdu, MemorySource, Structure, parse_structure
 from skymill.headers import STRUCTURAL, to_fits
+from skymill.raw_pixels import scaled, squeezed_shape
+from skymill.readout import amplifier_entries
+from skymill.sections import parse_channel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     from skymill.cards import RawHeader
@@ -32,10 +39,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Limits",
     "RawFile",
+    "RawImages",
+    "decode_image",
     "decode_pixels",
     "hash_file",
     "looks_like_fits",
     "open_raw",
+    "read_frame",
     "read_raw",
     "scan_file",
     "squeezed_shape",
@@ -43,6 +53,10 @@ __all__ = [
 ]
 
 CHUNK = 1 << 22
+T = TypeVar("T")
+#: Failures of network disks that pass, and the waits before another attempt (s).
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT})
+WAITS_S = (0.1, 0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,22 @@ class RawFile:
         return hashlib.sha256(self.source.data).hexdigest()
 
 
+class RawImages(NamedTuple):
+    """The raw pixels of a frame.
+
+    Attributes
+    ----------
+    images : dict of int to ndarray of uint16 or float32, shape (ny, nx)
+        Raw images by the number of their HDU; several if the amplifiers of the frame lie
+        in several.
+    header : astropy.io.fits.Header
+        Cards of the frame's own HDU, then those of the primary that it lacks.
+    """
+
+    images: dict[int, NDArray[Any]]
+    header: fits.Header
+
+
 def scan_file(path: str | Path, limits: Limits | None = None) -> list[Hdu]:
     """Return the units of a raw file, checked from sizes, without decoding pixels.
 
@@ -110,15 +140,18 @@ def scan_file(path: str | Path, limits: Limits | None = None) -> list[Hdu]:
     FrameRejected
         If the file is not a complete FITS file; the code says why.
     """
-    limits = limits or Limits()
-    with _opened(Path(path)) as file:
-        if compression(file.read(16)) is None:
-            source = _FileSource(file, os.fstat(file.fileno()).st_size)
-            structure = parse_structure(
-                source, max_bytes=limits.max_bytes, max_cards=limits.max_cards
-            )
-            return list(structure.hdus)
-    return list(open_raw(path, limits).structure.hdus)
+    path, limits = Path(path), limits or Limits()
+    structure = _persistent(path, lambda: _scanned(path, limits))
+    return list((structure or open_raw(path, limits).structure).hdus)
+
+
+def _scanned(path: Path, limits: Limits) -> Structure | None:
+    """Return the structure of a plain file; None if it is compressed."""
+    with _opened(path) as file:
+        if compression(file.read(16)) is not None:
+            return None
+        source = _FileSource(file, os.fstat(file.fileno()).st_size)
+        return parse_structure(source, max_bytes=limits.max_bytes, max_cards=limits.max_cards)
 
 
 def open_raw(path: str | Path, limits: Limits | None = None, sha256: str | None = None) -> RawFile:
@@ -145,7 +178,7 @@ def open_raw(path: str | Path, limits: Limits | None = None, sha256: str | None 
     """
     path = Path(path)
     limits = limits or Limits()
-    data = _read_stable(path, limits)
+    data = _persistent(path, lambda: _read_stable(path, limits))
     digest = hashlib.sha256(data).hexdigest()
     if sha256 and digest != sha256:
         raise FrameRejected(
@@ -197,12 +230,61 @@ def read_raw(
         VANISHED, CHANGED, TRUNCATED, UNREADABLE, NO_IMAGE or another code of section 1.
     """
     raw = open_raw(path, limits, sha256)
-    if not 0 <= hdu < len(raw.structure.hdus) or not raw.structure.hdus[hdu].is_image:
-        raise FrameRejected("NO_IMAGE", f"{Path(path).name} has no image in HDU {hdu}.")
-    unit = raw.structure.hdus[hdu]
-    array = decode_pixels(raw, unit)
-    shape = squeezed_shape(unit)
-    return array.reshape(shape), to_fits(whole_header(raw.structure, unit))
+    unit = _unit(raw, hdu, path)
+    return decode_image(raw, unit), to_fits(whole_header(raw.structure, unit))
+
+
+def read_frame(
+    path: str | Path, row: Mapping[str, Any], *, limits: Limits | None = None
+) -> RawImages:
+    """Read the raw pixels that a row of the sheet stands for.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    row : mapping
+        Row of the sheet. ``sha256`` is what the file must be; ``hdu``, or the HDUs in
+        ``amplifiers``, are read; ``plane`` is cut from a cube, then the pixels of
+        ``channel`` from the image; ``bzero`` replaces the BZERO of integers.
+    limits : Limits, optional
+        Sizes that are accepted.
+
+    Returns
+    -------
+    RawImages
+        Arrays of native byte order, contiguous and writeable: uint16 where the stored
+        values are unsigned integers of up to 16 bits, float32 otherwise.
+
+    Raises
+    ------
+    FrameRejected
+        As `read_raw`; BAD_SECTION if ``channel`` or ``amplifiers`` cannot be read.
+    """
+    raw = open_raw(path, limits, str(row.get("sha256") or "") or None)
+    main = int(row.get("hdu") or 0)
+    numbers = {int(entry["hdu"]) for entry in amplifier_entries(row)} or {main}
+    plane, bzero, channel = row.get("plane"), row.get("bzero"), str(row.get("channel") or "")
+    images: dict[int, NDArray[Any]] = {}
+    for number in sorted(numbers):
+        image = decode_image(
+            raw,
+            _unit(raw, number, path),
+            plane=None if plane is None else int(plane),
+            bzero=None if bzero is None else float(bzero),
+        )
+        if channel:
+            image = np.ascontiguousarray(image[parse_channel(channel)[1]])
+        images[number] = image
+    header = whole_header(raw.structure, _unit(raw, main, path))
+    return RawImages(images, to_fits(header))
+
+
+def _unit(raw: RawFile, number: int, path: str | Path) -> Hdu:
+    units = raw.structure.hdus
+    if not 0 <= number < len(units) or not units[number].is_image:
+        raise FrameRejected("NO_IMAGE", f"{Path(path).name} has no image in HDU {number}.")
+    return units[number]
 
 
 def hash_file(path: str | Path) -> str:
@@ -213,8 +295,12 @@ def hash_file(path: str | Path) -> str:
     FrameRejected
         VANISHED or UNREADABLE.
     """
+    return _persistent(Path(path), lambda: _hashed(Path(path)))
+
+
+def _hashed(path: Path) -> str:
     digest = hashlib.sha256()
-    with _opened(Path(path)) as file:
+    with _opened(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -240,90 +326,62 @@ def whole_header(structure: Structure, unit: Hdu) -> RawHeader:
     return unit.header.inherit(structure.hdus[0].header, STRUCTURAL)
 
 
-def squeezed_shape(unit: Hdu) -> tuple[int, int]:
-    """Return the shape (ny, nx) of an image; a third axis of length one is dropped.
+def decode_image(
+    raw: RawFile, unit: Hdu, *, plane: int | None = None, bzero: float | None = None
+) -> NDArray[Any]:
+    """Return a two-dimensional image, or a plane of a cube.
+
+    Parameters
+    ----------
+    raw : RawFile
+        The file.
+    unit : Hdu
+        The unit of the image.
+    plane : int, optional
+        Plane of a cube, from 0. Only its pixels are decoded.
+    bzero : float, optional
+        What to add to stored integers in place of BZERO.
+
+    Returns
+    -------
+    ndarray of uint16 or float32, shape (ny, nx)
+        See `read_raw`.
 
     Raises
     ------
     FrameRejected
-        RGB_CUBE, CUBE or BAD_SHAPE if it is not two-dimensional.
+        Those of `squeezed_shape`; UNREADABLE if the tiles of a compressed image are
+        damaged.
     """
-    axes = unit.axes
-    if len(axes) == 3 and axes[2] == 1:
-        axes = axes[:2]
-    sizes = " x ".join(str(n) for n in unit.axes)
-    if len(axes) == 3 and (axes[2] == 3 or axes[0] == 3):
-        raise FrameRejected(
-            "RGB_CUBE", f"The image has {sizes} pixels: colours of a camera, not a raw frame."
-        )
-    if len(axes) == 3:
-        raise FrameRejected(
-            "CUBE", f"The image is a cube of {sizes} pixels without a time for each plane."
-        )
-    if len(axes) != 2:
-        raise FrameRejected(
-            "BAD_SHAPE", f"The number of axes is {len(axes)} ({sizes}), expected 2."
-        )
-    return axes[1], axes[0]
+    shape = squeezed_shape(unit, plane)
+    if unit.compressed:
+        stored = _tiles(raw, unit, raw_integers=bzero is not None and unit.bitpix > 0)
+        if plane is not None:
+            stored = stored[plane]
+        if stored.dtype.kind == "i" and bzero is not None:
+            return scaled(stored.reshape(shape), unit.header, unit.bitpix, bzero)
+        unsigned = stored.dtype.kind == "u" and stored.dtype.itemsize <= 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.array(stored.reshape(shape), dtype=np.uint16 if unsigned else np.float32)
+    kind = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[unit.bitpix]
+    count = shape[0] * shape[1]
+    start = unit.data_offset + (plane or 0) * count * (abs(unit.bitpix) // 8)
+    pixels = np.frombuffer(raw.source.data, dtype=kind, count=count, offset=start)
+    return scaled(pixels, unit.header, unit.bitpix, bzero).reshape(shape)
 
 
 def decode_pixels(raw: RawFile, unit: Hdu) -> NDArray[Any]:
-    """Return the pixels of an image as uint16 or float32; see `read_raw`.
-
-    Raises
-    ------
-    FrameRejected
-        UNREADABLE if the tiles of a compressed image are damaged.
-    """
-    if unit.compressed:
-        return _tiles(raw, unit)
-    data = raw.source.data[unit.data_offset : unit.data_offset + unit.data_bytes]
-    kind = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[unit.bitpix]
-    stored = np.frombuffer(data, dtype=kind)
-    if unit.bitpix < 0:
-        return _scaled_float(stored, unit.header)
-    return _scaled_integers(stored, unit.header, unit.bitpix)
+    """Return the pixels of an image as uint16 or float32; see `decode_image`."""
+    return decode_image(raw, unit)
 
 
-def _number(header: RawHeader, keyword: str, default: float) -> float:
-    value = header.get(keyword)
-    return default if value is None or isinstance(value, (str, bool)) else float(value)
-
-
-def _scaled_float(stored: NDArray[Any], header: RawHeader) -> NDArray[np.float32]:
-    scale, zero = _number(header, "BSCALE", 1.0), _number(header, "BZERO", 0.0)
-    if scale == 1.0 and zero == 0.0:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return stored.astype(np.float32)
-    return (stored.astype(np.float64) * scale + zero).astype(np.float32)
-
-
-def _scaled_integers(stored: NDArray[Any], header: RawHeader, bitpix: int) -> NDArray[Any]:
-    scale, zero = _number(header, "BSCALE", 1.0), _number(header, "BZERO", 0.0)
-    blank = header.get("BLANK")
-    empty = None
-    if isinstance(blank, int) and not isinstance(blank, bool):
-        empty = stored == blank
-        if not empty.any():
-            empty = None
-    if scale == 1.0 and empty is None:
-        if bitpix == 16 and zero == 32768:
-            # Offset binary: flipping the sign bit adds 32768 without leaving 16 bits.
-            return stored.astype(np.int16).view(np.uint16) ^ np.uint16(0x8000)
-        if bitpix == 8 and zero == 0:
-            return stored.astype(np.uint16)
-    array = (stored.astype(np.float64) * scale + zero).astype(np.float32)
-    if empty is not None:
-        array[empty] = np.nan
-    return array
-
-
-def _tiles(raw: RawFile, unit: Hdu) -> NDArray[Any]:
+def _tiles(raw: RawFile, unit: Hdu, *, raw_integers: bool) -> NDArray[Any]:
     """Return the pixels of a tile-compressed image, decoded by astropy."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with fits.open(io.BytesIO(raw.source.data), memmap=False) as hdus:
+            content = io.BytesIO(raw.source.data)
+            with fits.open(content, memmap=False, do_not_scale_image_data=raw_integers) as hdus:
                 data = hdus[unit.number].data
     except Exception as error:  # the decoder raises many types on damaged tiles
         raise FrameRejected(
@@ -331,9 +389,13 @@ def _tiles(raw: RawFile, unit: Hdu) -> NDArray[Any]:
         ) from error
     if data is None:
         raise FrameRejected("NO_IMAGE", f"HDU {unit.number} holds no pixels.")
-    if data.dtype.kind == "u" and data.dtype.itemsize <= 2:
-        return np.array(data, dtype=np.uint16)
-    return np.array(data, dtype=np.float32)
+    if data.shape != unit.axes[::-1]:
+        raise FrameRejected(
+            "UNREADABLE",
+            f"The compressed tiles of HDU {unit.number} hold {data.shape} pixels, the header says "
+            f"{unit.axes[::-1]}.",
+        )
+    return np.asarray(data)
 
 
 @dataclass(frozen=True)
@@ -348,20 +410,29 @@ class _FileSource:
         return self.file.read(count)
 
 
+def _persistent(path: Path, work: Callable[[], T]) -> T:
+    """Read a file, again after a short wait if the disk failed in a way that passes."""
+    for wait in (*WAITS_S, None):
+        try:
+            return work()
+        except FileNotFoundError:
+            raise FrameRejected("VANISHED", f"{path.name} is gone since it was listed.") from None
+        except OSError as error:
+            if wait is None or error.errno not in TRANSIENT:
+                raise FrameRejected(
+                    "UNREADABLE", f"{path.name} cannot be read: {error.strerror or error}."
+                ) from None
+        time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _opened(path: Path) -> BinaryIO:
     """Open a regular file without ever blocking on a pipe."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FrameRejected(
-                "NOT_A_FILE", f"{path.name} is a pipe, socket, device or folder, not a file."
-            )
-        return path.open("rb")
-    except FileNotFoundError:
-        raise FrameRejected("VANISHED", f"{path.name} is gone since it was listed.") from None
-    except OSError as error:
+    if not stat.S_ISREG(path.stat().st_mode):
         raise FrameRejected(
-            "UNREADABLE", f"{path.name} cannot be read: {error.strerror or error}."
-        ) from None
+            "NOT_A_FILE", f"{path.name} is a pipe, socket, device or folder, not a file."
+        )
+    return path.open("rb")
 
 
 def _read_stable(path: Path, limits: Limits) -> bytes:
@@ -374,12 +445,9 @@ def _read_stable(path: Path, limits: Limits) -> bytes:
                 f"{path.name} has {before.st_size} bytes, more than the limit of "
                 f"{limits.max_bytes} (settings: ingest.max_file_mb).",
             )
-        try:
-            data = file.read(limits.max_bytes + 1)
-        except OSError as error:
-            raise FrameRejected(
-                "UNREADABLE", f"{path.name} cannot be read: {error.strerror or error}."
-            ) from None
+        # One byte more than there is: a file that grows is noticed, and no more memory is
+        # asked for than the file needs.
+        data = file.read(before.st_size + 1)
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
         data

@@ -1,45 +1,80 @@
-"""How a detector was read: image and overscan sections, gain, noise, overscan level.
-
-The overscan is the only part of a frame that knows the electronic level of that very
-exposure. On detectors whose level drifts between frames it must be subtracted frame by
-frame; a level fitted row by row only helps if the drift within a frame is larger than
-the noise of a row's mean, and otherwise prints stripes into the image.
-"""
+"""How a detector was read: amplifiers, their sections, gain, noise and place on the frame."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from skymill.errors import FrameRejected
-from skymill.robust import clipped_mean_std, tail_factor
-from skymill.sections import Section, parse_section
+from skymill.linearity import TOP_ADU, Linearity
+from skymill.sections import Section, parse_place, parse_section, parse_sections, union
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
-__all__ = ["OverscanLevel", "Readout", "fit_overscan"]
+__all__ = ["Amplifier", "Images", "Readout", "amplifier_entries", "as_images"]
 
 #: Variance that rounding to integers adds (ADU^2).
 ROUNDING = 1 / 12
+#: Read-out corners: lower or upper, left or right.
+CORNERS = ("ll", "lr", "ul", "ur")
+#: Raw images of a frame by the number of their HDU.
+Images = Mapping[int, "NDArray[Any]"]
+
+_WHERE = "Set it in the instrument file or by an override."
+
+
+def as_images(raw: NDArray[Any] | Images, row: Mapping[str, Any]) -> Images:
+    """Return raw images by HDU; a single array is that of the row's own HDU."""
+    return raw if isinstance(raw, Mapping) else {int(row.get("hdu") or 0): raw}
+
+
+def amplifier_entries(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the column ``amplifiers`` of a row says; empty for a single amplifier.
+
+    Raises
+    ------
+    FrameRejected
+        ``BAD_SECTION`` if it is not a list of amplifiers with name, HDU, data section and
+        place.
+    """
+    text = row.get("amplifiers") or ""
+    if not text:
+        return []
+    try:
+        entries = json.loads(str(text))
+        for entry in entries:
+            str(entry["name"]), int(entry["hdu"]), str(entry["data"]), str(entry["place"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise FrameRejected(
+            "BAD_SECTION", f"the column amplifiers cannot be read ({error!r}). {_WHERE}"
+        ) from None
+    return [dict(entry) for entry in entries]
 
 
 @dataclass(frozen=True)
-class Readout:
-    """One amplifier's view of a raw frame.
+class Amplifier:
+    """One amplifier of a detector.
 
     Parameters
     ----------
-    shape : tuple of int
-        Shape (ny, nx) of the raw image.
-    image : Section
-        The part that saw light (the trim section).
-    overscan : Section or None
-        The part that holds the electronic level; None if there is none.
+    name : str
+        Name in the instrument file; empty for the only one.
+    hdu : int
+        Number of the HDU that holds its pixels.
+    data : Section
+        The pixels that saw light, in the raw image of that HDU.
+    overscans : tuple of Section
+        The pixels that hold its electronic level, in the same raw image.
+    place : Section
+        Where the data section lies on the assembled frame.
+    flip_x, flip_y : bool
+        The columns (rows) of the raw image run against those of the assembled frame.
     gain_e_adu : float
         Gain, electron/ADU.
     read_noise_e : float
@@ -50,74 +85,27 @@ class Readout:
         Raw values above it are not linear (ADU); infinite if not known.
     saturation_known : bool
         False if the saturation level was taken from the data type.
+    corner : str
+        Corner of the assembled frame's part that is read first: ``ll``, ``lr``, ``ul`` or
+        ``ur`` (lower, upper; left, right). Crosstalk joins pixels read at the same time.
+    linearity : Linearity or None
+        None if the amplifier is taken for linear.
     """
 
-    shape: tuple[int, int]
-    image: Section
-    overscan: Section | None
-    gain_e_adu: float
-    read_noise_e: float
+    name: str
+    hdu: int
+    data: Section
+    overscans: tuple[Section, ...]
+    place: Section
+    flip_x: bool = False
+    flip_y: bool = False
+    gain_e_adu: float = np.nan
+    read_noise_e: float = np.nan
     saturation_adu: float = np.inf
     linear_max_adu: float = np.inf
     saturation_known: bool = True
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any], raw: NDArray[Any]) -> Self:
-        """Take the description from a row of the sheet and check it against the pixels.
-
-        Parameters
-        ----------
-        row : mapping
-            Row of the sheet.
-        raw : ndarray, shape (ny, nx)
-            The raw image.
-
-        Returns
-        -------
-        Readout
-
-        Raises
-        ------
-        FrameRejected
-            ``BAD_SHAPE``, ``WRONG_SIZE``, ``BAD_SECTION``, ``NO_GAIN`` or
-            ``NO_READ_NOISE``.
-        """
-        if raw.ndim != 2:
-            raise FrameRejected("BAD_SHAPE", f"the image has {raw.ndim} axes, expected 2.")
-        ny, nx = raw.shape
-        told = (row.get("ny") or ny, row.get("nx") or nx)
-        if told != (ny, nx):
-            raise FrameRejected(
-                "WRONG_SIZE",
-                f"the image is {nx} x {ny} px, the sheet says {told[1]} x {told[0]}. "
-                "Run `skymill ingest --update`.",
-            )
-        gain, noise = row.get("gain_e_adu"), row.get("read_noise_e")
-        where = "Set it in the instrument file or by an override."
-        if gain is None or not 0 < gain < np.inf:
-            raise FrameRejected("NO_GAIN", f"gain_e_adu is {gain}, expected electron/ADU. {where}")
-        if noise is None or not 0 <= noise < np.inf:
-            raise FrameRejected("NO_READ_NOISE", f"read_noise_e is {noise}. {where}")
-        image, overscan = row.get("datasec") or "", row.get("biassec") or ""
-        whole = Section(0, nx, 0, ny)
-        area = parse_section(image, (ny, nx), name="datasec") if image else whole
-        strip = parse_section(overscan, (ny, nx), name="biassec") if overscan else None
-        if strip is not None and strip.overlaps(area):
-            raise FrameRejected(
-                "BAD_SECTION", f"biassec {strip} and datasec {area} share pixels. {where}"
-            )
-        limit = row.get("saturation_adu")
-        guess = float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "ui" else np.inf
-        return cls(
-            shape=(ny, nx),
-            image=area,
-            overscan=strip,
-            gain_e_adu=float(gain),
-            read_noise_e=float(noise),
-            saturation_adu=guess if limit is None else float(limit),
-            linear_max_adu=float(row.get("linear_max_adu") or np.inf),
-            saturation_known=limit is not None,
-        )
+    corner: str = "ll"
+    linearity: Linearity | None = None
 
     @property
     def read_noise_adu(self) -> float:
@@ -134,242 +122,214 @@ class Readout:
         rounding = ROUNDING if self.read_noise_adu < 0.5 else 0.0
         return self.read_noise_adu**2 + rounding
 
-    def trim(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of the image section, shape (ny, nx)."""
-        view: NDArray[Any] = raw[self.image.slices]
-        return view
+    @property
+    def label(self) -> str:
+        """Name for messages."""
+        return f"amplifier {self.name}" if self.name else "the amplifier"
+
+    def cut(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of the data section in the orientation of the assembled frame."""
+        view: NDArray[Any] = raw[self.data.slices]
+        if self.flip_y:
+            view = view[::-1]
+        return view[:, ::-1] if self.flip_x else view
 
 
-@dataclass(frozen=True, eq=False)
-class OverscanLevel:
-    """The overscan of one frame.
+@dataclass(frozen=True)
+class Readout:
+    """How one frame was read.
 
     Parameters
     ----------
-    level, variance : ndarray of float64, shape (ny,)
-        Level to subtract from each row of the image section (ADU) and its variance
-        (ADU^2). The error is common to a row, or to the frame for ``fit="frame"``.
-    noise_adu : float
-        Measured scatter of an overscan pixel (ADU); NaN without an overscan.
-    drift_adu : float
-        Range of the level along the rows, in eight steps (ADU).
-    method : str
-        What was done, for the header.
+    shape : tuple of int
+        Shape (ny, nx) of the assembled frame.
+    amplifiers : tuple of Amplifier
+        In the order of the instrument file; together they cover the frame.
+    crosstalk : dict
+        ``{victim: {source: coefficient}}`` by name of the amplifiers.
     """
 
-    level: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    noise_adu: float
-    drift_adu: float
-    method: str
+    shape: tuple[int, int]
+    amplifiers: tuple[Amplifier, ...]
+    crosstalk: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def from_row(
+        cls,
+        row: Mapping[str, Any],
+        raw: NDArray[Any] | Images,
+        electronics: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Take the description from a row of the sheet and check it against the pixels.
+
+        Parameters
+        ----------
+        row : mapping
+            Row of the sheet.
+        raw : ndarray of shape (ny, nx), or mapping of int to such arrays
+            The raw image, or the images by HDU.
+        electronics : mapping, optional
+            ``linearity`` (amplifier to rule, see `Linearity.from_rule`; the only
+            amplifier is ``""``) and ``crosstalk``, of the instrument file.
+
+        Raises
+        ------
+        FrameRejected
+            ``BAD_SHAPE``, ``WRONG_SIZE``, ``BAD_SECTION``, ``NO_GAIN`` or
+            ``NO_READ_NOISE``.
+        """
+        images = as_images(raw, row)
+        for image in images.values():
+            if image.ndim != 2:
+                raise FrameRejected("BAD_SHAPE", f"the image has {image.ndim} axes, expected 2.")
+        rules = dict((electronics or {}).get("linearity") or {})
+        crosstalk = dict((electronics or {}).get("crosstalk") or {})
+        entries = amplifier_entries(row)
+        if not entries:
+            only = _single(row, images, rules)
+            return cls(only.place.shape, (only,), {})
+        amplifiers = tuple(_one_of(entry, row, images, rules) for entry in entries)
+        shape = (int(row["ny"]), int(row["nx"]))
+        _check_places(amplifiers, shape)
+        return cls(shape, amplifiers, crosstalk)
 
     @property
-    def mean_adu(self) -> float:
-        """Mean level (ADU)."""
-        return float(self.level.mean())
+    def gain_e_adu(self) -> float:
+        """Mean gain of the amplifiers, electron/ADU."""
+        return float(np.mean([one.gain_e_adu for one in self.amplifiers]))
+
+    @property
+    def read_noise_e(self) -> float:
+        """Root mean square read noise of the amplifiers, electron."""
+        return float(np.sqrt(np.mean([one.read_noise_e**2 for one in self.amplifiers])))
+
+    @property
+    def linear(self) -> bool:
+        """True if no amplifier has a linearity correction."""
+        return all(one.linearity is None for one in self.amplifiers)
 
 
-def fit_overscan(
-    raw: NDArray[Any],
-    readout: Readout,
-    *,
-    method: str = "clipped",
-    fit: str = "frame",
-    order: int = 1,
-    sigma_clip: float = 4.0,
-    iterations: int = 2,
-) -> OverscanLevel:
-    """Measure the overscan level of each row of the image.
+def _positive(value: Any, name: str, code: str, least: float, who: str) -> float:
+    if value is None or isinstance(value, str) or not least <= float(value) < np.inf:
+        raise FrameRejected(code, f"{name} of {who} is {value}. {_WHERE}")
+    return float(value)
 
-    Parameters
-    ----------
-    raw : ndarray, shape (ny, nx)
-        Raw image (ADU).
-    readout : Readout
-        Sections of the image.
-    method : str
-        Statistic of the pixels of a row: ``mean``, ``median``, or ``clipped``, the mean
-        of pixels within ``sigma_clip`` of the row's median.
-    fit : str
-        ``frame``: one level. ``row``: the rows as they are. ``polynomial`` of degree
-        ``order`` or ``spline3``, a cubic spline of ``order`` equal pieces, through the
-        rows. Rows further than ``sigma_clip`` from a fit are left out, in
-        ``iterations`` rounds; so are they in ``frame`` with ``clipped``.
-    order : int
-        Degree of the polynomial, or number of spline pieces.
-    sigma_clip : float
-        Threshold in standard deviations.
-    iterations : int
-        Rejection rounds.
 
-    Returns
-    -------
-    OverscanLevel
-        Zero level and variance if the frame has no overscan.
+def _single(row: Mapping[str, Any], images: Images, rules: Mapping[str, Any]) -> Amplifier:
+    """The amplifier that the plain columns of the sheet describe."""
+    hdu = int(row.get("hdu") or 0)
+    if hdu not in images:
+        raise FrameRejected("NO_IMAGE", f"the file has no image in HDU {hdu}.")
+    raw = images[hdu]
+    ny, nx = raw.shape
+    told = (row.get("ny") or ny, row.get("nx") or nx)
+    if told != (ny, nx):
+        raise FrameRejected(
+            "WRONG_SIZE",
+            f"the image is {nx} x {ny} px, the sheet says {told[1]} x {told[0]}. "
+            "Run `skymill ingest --update`.",
+        )
+    image, overscan = row.get("datasec") or "", row.get("biassec") or ""
+    area = parse_section(image, raw.shape, name="datasec") if image else Section(0, nx, 0, ny)
+    strips = parse_sections(overscan, raw.shape, name="biassec")
+    return _amplifier(
+        row, raw, rules, name="", hdu=hdu, data=area, overscans=strips,
+        place=Section(0, area.shape[1], 0, area.shape[0]),
+        gain=row.get("gain_e_adu"), noise=row.get("read_noise_e"),
+        saturation=row.get("saturation_adu"), linear_max=row.get("linear_max_adu"),
+    )  # fmt: skip
 
-    Raises
-    ------
-    FrameRejected
-        ``BAD_SECTION`` if a fit along the rows needs rows that the overscan has not;
-        ``NO_DATA`` if the overscan holds no finite value.
 
-    Notes
-    -----
-    The variance follows the scatter of the row means about the fit where that exceeds
-    the pixel scatter / sqrt(columns): rows of real detectors scatter up to 1.8 times more.
-    Formulas for mean, median and polynomial as usual for least squares; that of the
-    median ``(pi/2)(1 - 1.3/n) s^2/n``.
-    """
-    ny = readout.image.shape[0]
-    if readout.overscan is None:
-        return OverscanLevel(np.zeros(ny), np.zeros(ny), np.nan, 0.0, "none")
-    strip, image = readout.overscan, readout.image
-    covers = strip.y0 <= image.y0 and strip.y1 >= image.y1
-    if fit != "frame" and not covers:
+def _one_of(
+    entry: Mapping[str, Any], row: Mapping[str, Any], images: Images, rules: Mapping[str, Any]
+) -> Amplifier:
+    """One of several amplifiers, from its entry in the column ``amplifiers``."""
+    name, hdu = str(entry["name"]), int(entry["hdu"])
+    if hdu not in images:
+        raise FrameRejected("NO_IMAGE", f"amplifier {name}: the file has no image in HDU {hdu}.")
+    raw = images[hdu]
+    data = parse_section(entry["data"], raw.shape, name=f"data section of amplifier {name}")
+    strips = tuple(
+        parse_section(text, raw.shape, name=f"overscan of amplifier {name}")
+        for text in entry.get("bias") or ()
+    )
+    place, flip_x, flip_y = parse_place(entry["place"], name=f"place of amplifier {name}")
+    if place.shape != data.shape:
         raise FrameRejected(
             "BAD_SECTION",
-            f"overscan fit {fit!r} needs biassec to cover rows {image.y0 + 1}:{image.y1}, but it "
-            f"is {strip}. Use `fit: frame` or correct biassec.",
+            f"amplifier {name} has {data.shape} px (y, x) of data, its place {place.shape}. "
+            f"{_WHERE}",
         )
-    pixels = raw[strip.slices].astype(np.float64)
-    if not np.isfinite(pixels).any():
-        raise FrameRejected("NO_DATA", f"the overscan {strip} holds no finite value.")
-    floor = np.sqrt(ROUNDING) if raw.dtype.kind in "ui" else 0.0
-    rows, number, noise = _row_levels(pixels, method, sigma_clip, floor)
-    drift = _drift(rows)
-    inflation = _median_factor(float(np.median(number))) if method == "median" else 1.0
-    white = noise**2 / np.maximum(number, 1) * inflation
-    label = f"{method} {fit}"
-    if fit == "frame":
-        level, variance = _frame_level(pixels, rows, number, noise, method, sigma_clip, iterations)
-        return OverscanLevel(np.full(ny, level), np.full(ny, variance), noise, drift, label)
-    first = image.y0 - strip.y0
-    part = slice(first, first + ny)
-    if fit == "row":
-        missing = ~np.isfinite(rows)
-        rows = np.where(missing, np.nanmedian(rows), rows)
-        return OverscanLevel(rows[part].copy(), white[part].copy(), noise, drift, label)
-    curve, variance_of_rows = _fit_rows(rows, white, fit, order, sigma_clip, iterations)
-    return OverscanLevel(curve[part], variance_of_rows[part], noise, drift, f"{label} {order}")
+    corner = str(entry.get("corner") or ("u" if flip_y else "l") + ("r" if flip_x else "l"))
+    if corner not in CORNERS:
+        raise FrameRejected(
+            "BAD_SECTION", f"the read-out corner of amplifier {name} is {corner!r}. {_WHERE}"
+        )
+    return _amplifier(
+        row, raw, rules, name=name, hdu=hdu, data=data, overscans=strips, place=place,
+        flip_x=flip_x, flip_y=flip_y, corner=corner,
+        gain=entry.get("gain"), noise=entry.get("noise"),
+        saturation=entry.get("saturation"), linear_max=entry.get("linear_max"),
+    )  # fmt: skip
 
 
-def _median_factor(n: float) -> float:
-    return np.pi / 2 * (1 - 1.3 / n) if n > 2 else 1.0
+def _amplifier(
+    row: Mapping[str, Any], raw: NDArray[Any], rules: Mapping[str, Any], *, name: str,
+    data: Section, overscans: tuple[Section, ...], gain: Any, noise: Any, saturation: Any,
+    linear_max: Any, **more: Any,
+) -> Amplifier:  # fmt: skip
+    who = f"amplifier {name}" if name else str(row.get("instrument") or "the frame")
+    for strip in overscans:
+        if strip.overlaps(data):
+            raise FrameRejected(
+                "BAD_SECTION", f"overscan {strip} and data section {data} share pixels. {_WHERE}"
+            )
+    guess = float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "ui" else np.inf
+    top = guess if saturation is None else float(saturation)
+    return Amplifier(
+        name=name, data=data, overscans=overscans,
+        gain_e_adu=_positive(gain, "the gain (electron/ADU)", "NO_GAIN", 1e-9, who),
+        read_noise_e=_positive(noise, "the read noise (electron)", "NO_READ_NOISE", 0.0, who),
+        saturation_adu=top, linearity=_linearity(rules, name, top),
+        linear_max_adu=float(linear_max or np.inf), saturation_known=saturation is not None,
+        **more,
+    )  # fmt: skip
 
 
-def _row_levels(
-    pixels: NDArray[np.float64], method: str, sigma: float, floor: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Level of each row, pixels behind it, and scatter of a pixel about its row."""
-    finite = np.isfinite(pixels)
-    columns = pixels.shape[1]
-    # NaN-free median: unusable pixels take the median of the whole overscan
-    filled = pixels if finite.all() else np.where(finite, pixels, np.median(pixels[finite]))
-    centre = np.median(filled, axis=1, keepdims=True)
-    # The median of n pixels takes part in the residual: (n - 1)/n of the variance is left
-    # for a mean; for a median of columns the clipped mean is put in place below.
-    _, rough = clipped_mean_std((filled - centre)[finite], 4.0, 5, floor)
-    near = finite & (np.abs(filled - centre) <= 4.0 * max(rough, floor) + 0.5)
-    count = near.sum(axis=1)
-    mean = np.where(count > 0, (filled * near).sum(axis=1) / np.maximum(count, 1), np.nan)
-    residual = (filled - mean[:, None])[near & (count > 1)[:, None]]
-    noise = clipped_mean_std(residual, 4.0, 3, floor)[1] if residual.size else np.nan
-    noise *= np.sqrt(columns / (columns - 1)) if columns > 1 else 1.0
-    if method == "median":
-        return centre[:, 0], finite.sum(axis=1).astype(np.float64), float(noise)
-    use = finite
-    if method == "clipped":
-        use = finite & (np.abs(filled - centre) <= sigma * max(noise, floor) + 0.5)
-    elif method != "mean":
-        raise ValueError(f"overscan method must be mean, median or clipped, got {method!r}")
-    count = use.sum(axis=1)
-    total = np.where(use, filled, 0.0).sum(axis=1)
-    return (
-        np.where(count > 0, total / np.maximum(count, 1), np.nan),
-        count.astype(float),
-        float(noise),
+def _linearity(rules: Mapping[str, Any], name: str, saturation: float) -> Linearity | None:
+    rule = rules.get(name)
+    if not rule:
+        return None
+    # what lies above saturation is masked: a polynomial need not make sense there
+    top = saturation if np.isfinite(saturation) else TOP_ADU
+    return Linearity.from_rule(
+        rule, name=f"linearity of {name or 'the amplifier'}", top_adu=min(top, TOP_ADU)
     )
 
 
-def _drift(rows: NDArray[np.float64]) -> float:
-    """Range of the medians of eight strips of rows."""
-    good = rows[np.isfinite(rows)]
-    if good.size < 16:
-        return 0.0
-    strips = [float(np.median(part)) for part in np.array_split(good, 8)]
-    return max(strips) - min(strips)
-
-
-def _frame_level(
-    pixels: NDArray[np.float64], rows: NDArray[np.float64], number: NDArray[np.float64],
-    noise: float, method: str, sigma: float, iterations: int,
-) -> tuple[float, float]:  # fmt: skip
-    """One level for all rows, and its variance."""
-    good = np.isfinite(rows) & (number > 0)
-    if method == "clipped":
-        for _ in range(max(iterations, 1)):
-            centre, spread = clipped_mean_std(rows[good], sigma, 1)
-            # rows of equal integers scatter by less than their mean's own error
-            limit = max(spread, noise / np.sqrt(pixels.shape[1]))
-            near = np.isfinite(rows) & (number > 0) & (np.abs(rows - centre) <= sigma * limit)
-            if not near.any() or (near == good).all():
-                break
-            good = near
-    total = number[good].sum()
-    scatter = float(rows[good].var(ddof=1)) / good.sum() if good.sum() > 1 else 0.0
-    variance = max(noise**2 / total if np.isfinite(noise) else 0.0, scatter)
-    if method == "median":
-        finite = pixels[np.isfinite(pixels)]
-        scatter = clipped_mean_std(rows[good], sigma)[1] ** 2 / good.sum() if good.any() else 0.0
-        # the rows are medians, so their scatter already holds the factor
-        return float(np.median(finite)), max(noise**2 / total * _median_factor(total), scatter)
-    return float((rows[good] * number[good]).sum() / total), variance
-
-
-def _fit_rows(
-    rows: NDArray[np.float64], white: NDArray[np.float64], fit: str, order: int,
-    sigma: float, iterations: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Least-squares curve through the rows with rejection, and its variance."""
-    basis = _basis(len(rows), fit, order)
-    free = basis.shape[1]
-    good = np.isfinite(rows)
-    for step in range(iterations + 1):
-        if good.sum() <= free:
+def _check_places(amplifiers: Sequence[Amplifier], shape: tuple[int, int]) -> None:
+    """The places must cover the assembled frame exactly once, and no overscan hold light."""
+    for one, other in permutations(amplifiers, 2):
+        if one.hdu == other.hdu and any(strip.overlaps(other.data) for strip in one.overscans):
             raise FrameRejected(
                 "BAD_SECTION",
-                f"{int(good.sum())} rows of overscan cannot carry a {fit} of order {order}. "
-                "Lower `overscan.order` or use `fit: frame`.",
+                f"an overscan of amplifier {one.name} and the data section of {other.name} share "
+                f"pixels. {_WHERE}",
             )
-        used = basis[good]
-        normal = np.einsum("yi,yj->ij", used, used)
-        curve = basis * np.linalg.solve(normal, np.einsum("yi,y->i", used, rows[good]))
-        curve = curve.sum(axis=1)
-        residual = rows - curve
-        rms = float(np.sqrt(np.mean(residual[good] ** 2)))
-        if step == iterations:
-            break
-        near = good & (np.abs(residual) <= sigma * rms)
-        if (near == good).all():
-            break
-        good = near
-    scatter = float((residual[good] ** 2).sum()) / (good.sum() - free)
-    variance = max(scatter / tail_factor(sigma) ** 2, float(white[good].mean()))
-    spread = np.einsum("yi,ij,yj->y", basis, np.linalg.inv(normal), basis)
-    return curve, spread * variance
-
-
-def _basis(n: int, fit: str, order: int) -> NDArray[np.float64]:
-    """Basis functions at the rows, shape (n, parameters)."""
-    if fit == "polynomial":
-        at = np.linspace(-1, 1, n) if n > 1 else np.zeros(1)
-        return np.asarray(np.polynomial.legendre.legvander(at, order), np.float64)
-    if fit != "spline3":
-        raise ValueError(f"overscan fit must be frame, row, polynomial or spline3, got {fit!r}")
-    from scipy.interpolate import BSpline
-
-    pieces = max(order, 1)
-    knots = np.linspace(0, n - 1, pieces + 1)
-    full = np.concatenate([np.full(3, knots[0]), knots, np.full(3, knots[-1])])
-    at = np.clip(np.arange(n, dtype=float), knots[0], knots[-1])
-    return np.asarray(BSpline.design_matrix(at, full, 3).toarray())
+    for one in amplifiers:
+        place = one.place
+        if place.x1 > shape[1] or place.y1 > shape[0]:
+            raise FrameRejected(
+                "BAD_SECTION",
+                f"amplifier {one.name} lies at {place} on a frame of {shape[1]} x {shape[0]} px. "
+                f"{_WHERE}",
+            )
+    places = [one.place for one in amplifiers]
+    counted, covered = (sum(p.shape[0] * p.shape[1] for p in ps) for ps in (places, union(places)))
+    whole = shape[0] * shape[1]
+    if not covered == whole == counted:
+        raise FrameRejected(
+            "BAD_SECTION",
+            f"the amplifiers leave {whole - covered} pixels of the frame open and cover "
+            f"{counted - covered} more than once. {_WHERE}",
+        )

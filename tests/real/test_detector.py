@@ -9,7 +9,8 @@ import pytest
 
 from skymill.frame import MaskBit
 from skymill.io_raw import read_raw
-from skymill.readout import Readout, fit_overscan
+from skymill.overscan import OverscanLevel, fit_overscan
+from skymill.readout import Readout
 from skymill.steps.calibrate import Masters, calibrate
 from skymill.steps.flat_statistics import histogram_mode, sparse
 from skymill.steps.master_bias import master_bias
@@ -67,19 +68,54 @@ def test_nickel(shared_data):
     assert 0.97 < spread < 1.15
 
 
+def overscan(raw: np.ndarray, row: dict, **options) -> OverscanLevel:
+    (only,) = Readout.from_row(row, raw).amplifiers
+    return fit_overscan(raw, only, **options)
+
+
 def test_nickel_overscan_begins_where_deferred_charge_has_decayed(shared_data):
     """Of windows to column 1056 those from 1040 on give the level of the bias pattern."""
     raw, _ = read_raw(shared_data("nickel") / "d1001.fits.gz", 0)
     levels = {}
     for first in (1025, 1027, 1040, 1048):
         row = NICKEL | {"biassec": f"[{first}:1056,1:1024]"}
-        readout = Readout.from_row(row, raw)
-        levels[first] = fit_overscan(raw, readout, method="mean").mean_adu
+        levels[first] = overscan(raw, row, method="mean").mean_adu
     assert levels[1025] < levels[1040] - 2  # column 1025 is 100 ADU low
     assert levels[1040] == pytest.approx(levels[1048], abs=0.5)
     # clipping alone finds the same level in spite of the bad columns
-    readout = Readout.from_row(NICKEL | {"biassec": "[1025:1056,1:1024]"}, raw)
-    assert fit_overscan(raw, readout).mean_adu == pytest.approx(levels[1040], abs=0.5)
+    clipped = overscan(raw, NICKEL | {"biassec": "[1025:1056,1:1024]"})
+    assert clipped.mean_adu == pytest.approx(levels[1040], abs=0.5)
+    # two areas that overlap are one
+    twice = NICKEL | {"biassec": "[1040:1050,1:1024];[1046:1056,1:1024]"}
+    assert overscan(raw, twice, method="mean").mean_adu == pytest.approx(levels[1040], abs=1e-9)
+
+
+def test_sbig_overscan_of_iraf_is_the_spline_of_another_library(shared_data):
+    """IRAF `ccdproc`: spline3 of order 9 per line, one round of rejection at 3 sigma."""
+    iraf = {"method": "mean", "fit": "spline3", "order": 9, "sigma_clip": 3.0, "iterations": 1}
+    for name in ("bias1", "g4", "r2"):
+        raw, _ = read_raw(shared_data("sbig") / f"{name}.fit.gz", 0)
+        level = overscan(raw, SBIG, **iraf)
+        expected = _smooth(raw[:511, 767:795].astype(float).mean(axis=1))
+        np.testing.assert_allclose(level.level[:, 0], expected, atol=1e-6)
+        assert {key: value for key, value, _ in level.cards}["OVORDER"] == 9
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "row"),
+    [
+        ("nickel", "d1001", NICKEL),
+        ("lowell42", "zero/20190326.0001", LOWELL),
+        ("sbig", "bias1", SBIG),
+    ],
+)
+def test_methods_agree_within_the_errors_they_claim(folder, name, row, shared_data):
+    """Both use the same pixels, so the sum of their variances is a generous limit."""
+    suffix = "fit.gz" if folder == "sbig" else "fits.gz"
+    raw, _ = read_raw(shared_data(folder) / f"{name}.{suffix}", 0)
+    clipped, median = overscan(raw, row), overscan(raw, row, method="median")
+    tolerance = 4 * np.sqrt(clipped.variance[0, 0] + median.variance[0, 0])
+    assert clipped.mean_adu == pytest.approx(median.mean_adu, abs=tolerance)
 
 
 def test_lowell_gain_and_read_noise_contradict_the_header(shared_data):
