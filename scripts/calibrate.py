@@ -9,6 +9,7 @@ with job_log(snakemake.log[0]):
         rows=snakemake.params.rows,
         inputs=dict(snakemake.input.items()),
         missing=snakemake.params.missing,
+        choices=snakemake.params.choices,
         instrument=snakemake.params.instrument,
         frames=snakemake.output.frames,
         outcomes=snakemake.output.outcomes,

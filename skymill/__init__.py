@@ -6,7 +6,7 @@ The package holds the work of each rule of the Snakemake workflow. Start with
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "open"]
+__all__ = ["Calibrator", "__version__", "open", "circle_mask", "invalid_mask", "make_mask"]
 
 
 def __getattr__(name: str) -> object:
@@ -15,4 +15,12 @@ def __getattr__(name: str) -> object:
         from skymill.products import open_frame
 
         return open_frame
+    if name == "Calibrator":
+        from skymill.calibrator import Calibrator
+
+        return Calibrator
+    if name in ("circle_mask", "invalid_mask", "make_mask"):
+        from skymill import masks
+
+        return getattr(masks, name)
     raise AttributeError(f"module 'skymill' has no attribute {name!r}")

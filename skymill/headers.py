@@ -20,7 +20,14 @@ from skymill.header_wcs import celestial_wcs, is_wcs_keyword
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["STRUCTURAL", "celestial_wcs", "clean_header", "raw_cards", "to_fits"]
+__all__ = [
+    "STRUCTURAL",
+    "calibration_marks",
+    "celestial_wcs",
+    "clean_header",
+    "raw_cards",
+    "to_fits",
+]
 
 #: Cards that describe the form of the file they stand in.
 STRUCTURAL = frozenset(
@@ -90,6 +97,23 @@ _MISLEADING = frozenset(
         "CWHITE",
     ]
 )
+#: Cards that programs write when they have calibrated a frame: skymill, IRAF's ccdproc,
+#: ezphot, AutoWISP.
+_CALIBRATED = (
+    "SMSTEP",
+    "CCDPROC",
+    "ZEROCOR",
+    "BIASCOR",
+    "DARKCOR",
+    "FLATCOR",
+    "MBIASFNM",
+    "MDARKFNM",
+    "MFLATFNM",
+    "CALBGAIN",
+)
+#: Values of such cards that say that nothing was done.
+_NOT_DONE = frozenset(["", "F", "N", "NO", "NONE", "FALSE", "0", "OMIT", "SKIP"])
+_ELECTRON = re.compile(r"\s*(electrons?|e-?)\s*$", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}$")
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -131,6 +155,39 @@ def clean_header(
         if card.keyword not in unwanted and (keep_wcs or not is_wcs_keyword(card.keyword))
     ]
     return to_fits(RawHeader(kept))
+
+
+def calibration_marks(header: fits.Header) -> str:
+    """Return what in a header says that the frame was calibrated; empty if nothing does.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Raw header.
+
+    Returns
+    -------
+    str
+        Keyword and value: a card of skymill or another program, CALSTAT with one of the
+        letters B, D and F, or a BUNIT of electron.
+
+    Examples
+    --------
+    >>> calibration_marks(fits.Header({"CALSTAT": "BDF"}))
+    "CALSTAT = 'BDF'"
+    """
+    for keyword in _CALIBRATED:
+        value = header.get(keyword)
+        known = value is not None and not isinstance(value, fits.card.Undefined)
+        if known and value is not False and str(value).strip().upper() not in _NOT_DONE:
+            return f"{keyword} = {_ascii(str(value))[:40]!r}"
+    status = str(header.get("CALSTAT") or "")
+    if set(status.upper()) & set("BDF"):
+        return f"CALSTAT = {_ascii(status)[:40]!r}"
+    unit = header.get("BUNIT")
+    if isinstance(unit, str) and _ELECTRON.match(unit):
+        return f"BUNIT = {_ascii(unit)!r}"
+    return ""
 
 
 def raw_cards(header: fits.Header) -> RawHeader:

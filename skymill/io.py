@@ -13,6 +13,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from astropy.io import fits
 
 from skymill.errors import Outcome, SkymillError
+from skymill.fits_bytes import Unit, image_unit, stored_unit, sum_matches
 from skymill.frame import BIT_MEANINGS, Background, Frame, Master
 from skymill.wcsmath import wcs_from_header, wcs_from_text, wcs_header, wcs_to_text
 
@@ -34,10 +36,13 @@ __all__ = [
     "data_digest",
     "file_digest",
     "read_background",
+    "read_bands",
+    "read_flags",
     "read_frame",
     "read_geometry",
     "read_json",
     "read_mask",
+    "read_mask_plane",
     "read_master",
     "read_outcomes",
     "read_planes",
@@ -46,6 +51,7 @@ __all__ = [
     "wcs_to_text",
     "write_background",
     "write_bytes",
+    "write_flat_layout",
     "write_frame",
     "write_json",
     "write_mask",
@@ -59,6 +65,13 @@ __all__ = [
 
 Cards = Mapping[str, Any]
 
+#: Rows of a tile of a compressed plane: few tiles are quick to write and to read.
+TILE_ROWS = 16
+#: Rows that are checked at a time.
+CHECK_ROWS = 64
+#: Quantisation steps in the smallest error of a frame.
+ERROR_STEPS = 100
+
 _OUTCOME_COLUMNS = ("frame_id", "step", "status", "code", "message", "numbers")
 
 
@@ -70,7 +83,9 @@ class BadProduct(SkymillError):
 
 
 def write_atomic(
-    path: str | Path, content: bytes | memoryview, verify: Callable[[Path], None] | None = None
+    path: str | Path,
+    content: bytes | memoryview | Iterable[bytes | memoryview],
+    verify: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a file so that it exists whole or not at all.
 
@@ -78,8 +93,8 @@ def write_atomic(
     ----------
     path : str or Path
         Final name. Parent folders are made.
-    content : bytes
-        Content of the file.
+    content : bytes, or iterable of bytes
+        Content of the file, whole or in pieces.
     verify : callable, optional
         Called with the temporary file before it is renamed; an exception leaves an
         earlier file of that name as it was.
@@ -92,13 +107,15 @@ def write_atomic(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:200]}.{os.getpid()}.part"
+    size = 0
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            for piece in (content,) if isinstance(content, (bytes, memoryview)) else content:
+                size += stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
-        if temporary.stat().st_size != len(content):
-            raise OSError(f"{path}: wrote {temporary.stat().st_size} of {len(content)} bytes")
+        if temporary.stat().st_size != size:
+            raise OSError(f"{path}: wrote {temporary.stat().st_size} of {size} bytes")
         if verify is not None:
             verify(temporary)
         temporary.replace(path)
@@ -146,7 +163,14 @@ def file_digest(path: str | Path) -> str:
 # --- image planes -----------------------------------------------------------------
 
 
-def write_frame(path: str | Path, frame: Frame, cards: Cards) -> None:
+def write_frame(
+    path: str | Path,
+    frame: Frame,
+    cards: Cards,
+    *,
+    compression: str = "none",
+    quantise_q: float = 16.0,
+) -> None:
     """Write SCI, ERR and MASK of a frame.
 
     Parameters
@@ -157,15 +181,55 @@ def write_frame(path: str | Path, frame: Frame, cards: Cards) -> None:
         The frame; its header goes to the primary header, its WCS to every plane.
     cards : mapping
         Further primary cards (provenance): keyword to value or (value, comment).
+    compression : str
+        ``none``; ``lossless``; or ``quantised``: SCI in steps of the median error /
+        ``quantise_q``, ERR in steps of a hundredth of its own smallest value, both with
+        subtractive dithering. The mask is always compressed without loss.
+    quantise_q : float
+        Steps per sigma of ``quantised``.
 
     Raises
     ------
     BadProduct
         If a pixel without finite value or error has no mask bit, or an error is not
         positive.
+
+    Notes
+    -----
+    Quantising adds white noise of ``step / sqrt(12)`` to SCI: 1.8 % of the error at
+    ``quantise_q`` of 16. It is in the card QNOISE of the primary header.
     """
     check_planes(path, frame)
-    write_planes(path, {"SCI": frame.sci, "ERR": frame.err, "MASK": frame.mask}, frame, cards)
+    planes: dict[str, NDArray[Any]] = {"SCI": frame.sci, "ERR": frame.err, "MASK": frame.mask}
+    if compression == "none":
+        write_planes(path, planes, frame, cards)
+        return
+    steps = _quanta(frame, quantise_q) if compression == "quantised" else {}
+    if "SCI" in steps:
+        cards = dict(cards) | {
+            "QUANTQ": (quantise_q, "quantisation steps per median error"),
+            "QNOISE": (steps["SCI"] / 12**0.5, f"[{frame.unit}] noise added by quantisation"),
+        }
+    how: dict[str, _Compression] = {
+        name: _Compression("lossless") if name not in steps
+        else _Compression("quantised", steps[name], _dither_seed(frame, name))
+        for name in ("SCI", "ERR")
+    }  # fmt: skip
+    write_planes(path, planes, frame, cards, compressed=how)
+
+
+def _quanta(frame: Frame, q: float) -> dict[str, float]:
+    """Step of each plane that can be quantised."""
+    known = frame.err[np.isfinite(frame.err)]
+    if not known.size:
+        return {}
+    return {"SCI": float(np.median(known)) / q, "ERR": float(known.min()) / ERROR_STEPS}
+
+
+def _dither_seed(frame: Frame, plane: str) -> int:
+    """A seed from 1 to 10000 that belongs to the frame: the same bytes each time."""
+    text = f"{frame.header.get('FRAMEID', '')} {plane}"
+    return 1 + int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 10_000
 
 
 def write_master(path: str | Path, master: Master, cards: Cards) -> None:
@@ -183,18 +247,38 @@ def write_master(path: str | Path, master: Master, cards: Cards) -> None:
 
 def check_planes(path: str | Path, frame: Frame) -> None:
     """Raise BadProduct if a pixel without value or error is not masked, or an error is <= 0."""
-    unexplained = (~np.isfinite(frame.sci) | ~np.isfinite(frame.err)) & (frame.mask == 0)
-    if unexplained.any():
-        y, x = np.argwhere(unexplained)[0]
+    unexplained = wrong = 0
+    first = (0, 0)
+    for y in range(0, frame.shape[0], CHECK_ROWS):  # few rows at a time stay in the cache
+        part = slice(y, y + CHECK_ROWS)
+        sci, err = frame.sci[part], frame.err[part]
+        wrong += int((err <= 0).sum())
+        blank = ~(np.isfinite(sci) & np.isfinite(err))
+        if not blank.any():
+            continue
+        blank &= frame.mask[part] == 0
+        if blank.any() and not unexplained:
+            row, x = np.argwhere(blank)[0]
+            first = (y + int(row), int(x))
+        unexplained += int(blank.sum())
+    if unexplained:
         raise BadProduct(
-            f"{Path(path).name}: {int(unexplained.sum())} pixels without value or error have no "
-            f"mask bit, the first at x={x}, y={y}; this is a defect of the step"
+            f"{Path(path).name}: {unexplained} pixels without value or error have no "
+            f"mask bit, the first at x={first[1]}, y={first[0]}; this is a defect of the step"
         )
-    if (frame.err <= 0).any():
+    if wrong:
         raise BadProduct(
-            f"{Path(path).name}: {int((frame.err <= 0).sum())} errors are not positive; "
-            "this is a defect of the step"
+            f"{Path(path).name}: {wrong} errors are not positive; this is a defect of the step"
         )
+
+
+@dataclass(frozen=True)
+class _Compression:
+    """How a plane is compressed; ``step`` and ``seed`` matter for ``quantised``."""
+
+    kind: str
+    step: float = 0.0
+    seed: int = 1
 
 
 def write_planes(
@@ -203,14 +287,14 @@ def write_planes(
     like: Frame,
     cards: Cards,
     plane_cards: Mapping[str, Cards] | None = None,
+    compressed: Mapping[str, _Compression] | None = None,
 ) -> None:
     """Write named planes with the header, WCS and unit of a frame.
 
     Integer planes are compressed losslessly (RICE). ``plane_cards`` adds cards to the
-    headers of single planes.
+    headers of single planes, ``compressed`` tells how floating-point planes are stored.
     """
-    primary = fits.PrimaryHDU(header=_primary_header(like.header, cards))
-    hdus: list[Any] = [primary]
+    units = [_primary_unit(_primary_header(like.header, cards))]
     for name, plane in planes.items():
         placed = like.wcs is not None and plane.shape == like.shape
         header = wcs_header(like.wcs) if placed else fits.Header()
@@ -220,13 +304,24 @@ def write_planes(
             _bit_legend(header)
         for key, value in (plane_cards or {}).get(name, {}).items():
             header[key] = value
-        hdus.append(_plane_hdu(name, plane, header))
-    content = _file_bytes(hdus)
+        units.append(_plane_unit(name, plane, header, (compressed or {}).get(name)))
+    _write_units(path, units)
 
+
+def _write_units(path: str | Path, units: Sequence[Unit]) -> None:
     def verify(temporary: Path) -> None:
-        _verify_fits(temporary, planes)
+        # The sums were computed from the arrays in memory: a match means that the file
+        # holds just these bytes.
+        if not sum_matches(temporary, [unit.size for unit in units]):
+            raise OSError(f"{Path(path).name}: the file on the disk is not what was written")
 
-    write_atomic(path, content, verify)
+    write_atomic(path, (piece for unit in units for piece in unit.chunks()), verify)
+
+
+def _primary_unit(header: fits.Header) -> Unit:
+    hdu = fits.PrimaryHDU(header=header)
+    hdu.header.set("EXTEND", True, after="NAXIS")
+    return stored_unit(hdu.header, b"")
 
 
 def _primary_header(header: fits.Header, cards: Cards) -> fits.Header:
@@ -244,39 +339,32 @@ def _bit_legend(header: fits.Header) -> None:
         header[f"MBIT{number:02d}"] = (str(bit.name), f"{int(bit)}: {meaning}"[:47])
 
 
-def _plane_hdu(name: str, plane: NDArray[Any], header: fits.Header) -> Any:
-    if plane.dtype.kind not in "ui":
-        return fits.ImageHDU(plane, header=header, name=name)
-    # Compressed apart, so that the checksum of the table that holds the tiles can be
-    # set with a fixed comment: astropy's own would carry the time of writing.
+def _plane_unit(
+    name: str, plane: NDArray[Any], header: fits.Header, how: _Compression | None
+) -> Unit:
+    if plane.dtype.kind not in "ui" and how is None:
+        return image_unit(plane, header, name)
+    if plane.dtype.kind in "ui":
+        options: dict[str, Any] = {"compression_type": "RICE_1"}
+    elif how is not None and how.kind == "quantised":
+        # a negative level is the step itself, not one in units of the tile's noise
+        options = {
+            "compression_type": "RICE_1", "quantize_level": -how.step,
+            "quantize_method": 1, "dither_seed": how.seed,
+        }  # fmt: skip
+    else:
+        options = {"compression_type": "GZIP_2", "quantize_level": 0.0}
+    tile = (min(TILE_ROWS, plane.shape[0]), plane.shape[1])
+    image = fits.CompImageHDU(plane, header=header, name=name, tile_shape=tile, **options)
+    # Compressed apart, and taken over as the table that holds the tiles: astropy's own
+    # checksum would carry the time of writing.
     buffer = io.BytesIO()
-    image = fits.CompImageHDU(plane, header=header, name=name, compression_type="RICE_1")
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(buffer)
-    buffer.seek(0)
-    return fits.open(buffer, disable_image_compression=True, memmap=False)[1]
-
-
-def _file_bytes(hdus: Sequence[Any]) -> memoryview:
-    whole = fits.HDUList(list(hdus))
-    whole.update_extend()  # astropy would do it while writing, after the checksum
-    for hdu in hdus:
-        hdu.add_checksum(when="")
-    buffer = io.BytesIO()
-    whole.writeto(buffer)
-    return buffer.getbuffer()
-
-
-def _verify_fits(path: Path, planes: Mapping[str, NDArray[Any]]) -> None:
-    # The checksums were computed from the arrays in memory: a match means that the file
-    # holds just these bytes. Asked for, not caught as warnings: filters of warnings are
-    # common to all threads of a job.
-    with fits.open(path, memmap=False, disable_image_compression=True) as hdus:
-        names = [hdu.name for hdu in hdus[1:]]
-        for hdu in hdus:
-            if hdu.verify_checksum() != 1 or hdu.verify_datasum() != 1:
-                raise OSError(f"{path.name}: the file on the disk is not what was written")
-    if names != list(planes):
-        raise BadProduct(f"{path.name}: planes {names} read back, {list(planes)} written")
+    whole = buffer.getvalue()
+    with fits.open(io.BytesIO(whole), disable_image_compression=True, memmap=False) as hdus:
+        place = hdus[1].fileinfo()
+        start, stop = place["datLoc"], place["datLoc"] + place["datSpan"]
+        return stored_unit(hdus[1].header, whole[start:stop])
 
 
 def write_placeholder(path: str | Path, cards: Cards, outcome: Outcome) -> None:
@@ -286,8 +374,7 @@ def write_placeholder(path: str | Path, cards: Cards, outcome: Outcome) -> None:
     header["SMREASON"] = (outcome.code, "reason code")
     for line in outcome.message.splitlines():
         header.add_comment(line.encode("ascii", "replace").decode())
-    content = _file_bytes([fits.PrimaryHDU(header=_primary_header(header, cards))])
-    write_atomic(path, content)
+    _write_units(path, [_primary_unit(_primary_header(header, cards))])
 
 
 def read_planes(
@@ -323,11 +410,156 @@ def read_frame(path: str | Path) -> Frame:
     )
 
 
+def write_flat_layout(
+    path: str | Path,
+    planes: Mapping[str, NDArray[Any]],
+    header: fits.Header,
+    wcs: WCS | None,
+    cards: Cards,
+) -> None:
+    """Write image, error and mask as primary and two extensions without names.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the FITS file.
+    planes : mapping
+        ``image`` (float32) for the primary, ``error`` (float32) and ``mask`` (uint8) for
+        the extensions, whose IMAGETYP is the name.
+    header, cards
+        Cards of the primary header.
+    wcs : astropy.wcs.WCS or None
+        World coordinates of the planes.
+    """
+    units = []
+    for name, plane in planes.items():
+        primary = name == "image"
+        own = _primary_header(header, cards) if primary else fits.Header()
+        if wcs is not None:
+            own.update(wcs_header(wcs))
+        if name != "mask" and "BUNIT" in header:
+            own["BUNIT"] = (header["BUNIT"], "unit of the pixels")
+        if not primary:
+            own["IMAGETYP"] = (name, "kind of plane")
+        units.append(image_unit(plane, own, "", primary=primary))
+    _write_units(path, units)
+
+
+def read_flags(path: str | Path) -> tuple[NDArray[Any], str]:
+    """Read the mask plane of any FITS file.
+
+    Returns
+    -------
+    plane : ndarray, shape (ny, nx)
+        The plane named MASK, else that with IMAGETYP ``mask``, else the first image.
+    kind : str
+        ``bits``: mask bits of skymill; ``mask``: found by its IMAGETYP; ``image``.
+
+    Raises
+    ------
+    SkymillError
+        If the file cannot be read or holds no image.
+    """
+    path = Path(path)
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            images = [hdu for hdu in hdus if hdu.is_image and hdu.header.get("NAXIS") == 2]
+            named = [hdu for hdu in images if hdu.name == "MASK"]
+            typed = [hdu for hdu in images if str(hdu.header.get("IMAGETYP")).lower() == "mask"]
+            for kind, found in (("bits", named), ("mask", typed), ("image", images)):
+                if found:
+                    data = found[0].data
+                    return np.array(data, dtype=data.dtype.newbyteorder("=")), kind
+    except OSError as error:
+        raise SkymillError(f"mask file {path.name} cannot be read: {error}") from None
+    raise SkymillError(f"mask file {path.name} holds no image")
+
+
+def read_mask_plane(
+    path: str | Path, hdu: int | str | None = None
+) -> tuple[NDArray[Any], fits.Header]:
+    """Read a mask plane that a user gives, with its header.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any FITS file.
+    hdu : int or str, optional
+        Number or name of the extension. By default the plane named MASK or DQ, else that
+        with IMAGETYP ``mask``, else the first image.
+
+    Returns
+    -------
+    plane : ndarray, shape (ny, nx)
+        In native byte order.
+    header : astropy.io.fits.Header
+
+    Raises
+    ------
+    SkymillError
+        If the file cannot be read or holds no such image.
+    """
+    path = Path(path)
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            images = [h for h in hdus if h.is_image and h.header.get("NAXIS") == 2]
+            if hdu is None:
+                typed = [h for h in images if str(h.header.get("IMAGETYP")).lower() == "mask"]
+                named = [h for h in images if h.name in ("MASK", "DQ")]
+                chosen = (named or typed or images or [None])[0]
+            else:
+                chosen = next((h for h in images if h is hdus[hdu]), None)
+            if chosen is not None:
+                data = chosen.data
+                return np.array(data, dtype=data.dtype.newbyteorder("=")), chosen.header.copy()
+    except (OSError, KeyError, IndexError) as error:
+        raise SkymillError(f"mask file {path.name} cannot be read: {error}") from None
+    raise SkymillError(f"mask file {path.name} holds no image with two axes")
+
+
 def read_geometry(path: str | Path) -> tuple[WCS | None, tuple[int, int]]:
     """Read the header's WCS and the shape (ny, nx) of a frame, without its pixels."""
     with fits.open(path, memmap=True) as hdus:
         header = hdus["SCI"].header
         return _wcs_from_header(header), (header["NAXIS2"], header["NAXIS1"])
+
+
+def read_bands(
+    path: str | Path, names: Sequence[str], bands: int, rows: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], fits.Header]:
+    """Read some rows of a product: a sample that costs little however large the frame is.
+
+    Parameters
+    ----------
+    path : str or Path
+        Name of the FITS file.
+    names : sequence of str
+        Planes of one shape.
+    bands, rows : int
+        Number of bands, spread evenly, and rows of each; all rows of a small frame.
+
+    Returns
+    -------
+    planes : dict of str to ndarray, shape (n, nx)
+        In native byte order.
+    where : ndarray of int, shape (n,)
+        The rows.
+    primary : astropy.io.fits.Header
+    """
+    with fits.open(path, memmap=False) as hdus:
+        ny = int(hdus[names[0]].header["NAXIS2"])
+        if bands * rows >= ny:
+            spans = [(0, ny)]
+        else:
+            starts = (2 * np.arange(bands) + 1) * ny // (2 * bands) - rows // 2
+            spans = [(int(start), int(start) + rows) for start in starts]
+        planes = {}
+        for name in names:
+            section = hdus[name].section
+            found = np.concatenate([np.asarray(section[y0:y1]) for y0, y1 in spans])
+            planes[name] = np.ascontiguousarray(found, dtype=found.dtype.newbyteorder("="))
+        where = np.concatenate([np.arange(y0, y1) for y0, y1 in spans])
+        return planes, where, hdus[0].header.copy()
 
 
 def read_master(path: str | Path) -> Master:
@@ -383,14 +615,17 @@ def write_background(path: str | Path, background: Background, cards: Cards) -> 
     header["MESHNX"] = (background.shape[1], "width of the frame (px)")
     header["MESHNY"] = (background.shape[0], "height of the frame (px)")
     header["BKGERR"] = (background.level_err, "error of the level of a cell (electron)")
-    header["MESHRULE"] = ("natural cubic spline, constant outside", "through the cell centres")
+    header["MESHRULE"] = ("natural cubic spline, end slope outside", "through the cell centres")
+    header["BKGMODEL"] = (background.model, "mesh, or polynomial of the BKGCnn")
+    for n, coefficient in enumerate(background.coefficients):
+        header[f"BKGC{n:02d}"] = (coefficient, "of Legendre products 1 x y xx xy yy (electron)")
     planes = {"BKG": background.level, "RMS": background.rms}
-    hdus: list[Any] = [fits.PrimaryHDU(header=_primary_header(header, cards))]
+    units = [_primary_unit(_primary_header(header, cards))]
     for name, plane in planes.items():
         plane_header = fits.Header()
         plane_header["BUNIT"] = ("electron", "unit of the pixels")
-        hdus.append(fits.ImageHDU(plane, header=plane_header, name=name))
-    write_atomic(path, _file_bytes(hdus), lambda temporary: _verify_fits(temporary, planes))
+        units.append(image_unit(plane, plane_header, name))
+    _write_units(path, units)
 
 
 def read_background(path: str | Path) -> Background:
@@ -402,6 +637,8 @@ def read_background(path: str | Path) -> Background:
         (header["MESHNY"], header["MESHNX"]),
         header["MESHBOX"],
         header["BKGERR"],
+        header.get("BKGMODEL", "mesh"),
+        tuple(float(header[key]) for key in sorted(header["BKGC[0-9][0-9]"])),
     )
 
 

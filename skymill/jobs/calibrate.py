@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import FrameRejected, Result
-from skymill.headers import celestial_wcs, clean_header
-from skymill.io_raw import read_raw
+from skymill.header_wcs import frame_wcs
+from skymill.headers import clean_header
+from skymill.io_raw import read_frame
+from skymill.jobs.choices import choice_cards, choice_flags, waived
 from skymill.jobs.frames import frame_file
 from skymill.jobs.masters import load_master
-from skymill.sections import Section, parse_section
-from skymill.steps.calibrate import Masters, calibrate
+from skymill.steps.calibrate import Masters, calibrate, refuse_calibrated
 
 if TYPE_CHECKING:
     from astropy.io import fits
-    from astropy.wcs import WCS
 
-__all__ = ["calibrate_block"]
+__all__ = ["calibrate_block", "frame_cards"]
 
 Row = Mapping[str, Any]
+#: Settings of the file, not of the pixels.
+STORAGE = ("compression", "quantise_q")
 
 
 def calibrate_block(
@@ -36,6 +38,7 @@ def calibrate_block(
     outcomes: str | Path,
     settings: Mapping[str, Any],
     code: str,
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Calibrate the frames of a block.
 
@@ -50,15 +53,19 @@ def calibrate_block(
     missing : mapping
         Kind of master to the reason why the plan found none.
     instrument : mapping
-        ``wcs`` (what the header's world coordinates are worth) and ``remove`` (header
-        cards that are wrong).
+        ``wcs`` (what the header's world coordinates are worth), ``remove`` (header cards
+        that are wrong) and ``electronics`` (linearity and crosstalk).
     frames, outcomes : str or Path
         Folder of the calibrated frames and table of outcomes to write.
     settings : mapping
-        Settings of the step.
+        Settings of the step; ``compression`` and ``quantise_q`` tell how the frames are
+        stored.
     code : str
         Fingerprint of the code.
+    choices : mapping, optional
+        Kind of master to why it was chosen, and its age; see `skymill.jobs.choices`.
     """
+    chosen = choices or {}
     Path(frames).mkdir(parents=True, exist_ok=True)
     kinds = [kind for kind in ("bias", "dark", "flat") if kind in inputs]
     loaded = {kind: load_master(inputs, kind) for kind in kinds}
@@ -72,24 +79,45 @@ def calibrate_block(
         Path(inputs[kind]).stem: io.data_digest(inputs[kind]) for kind in kinds if loaded[kind]
     }
 
+    options = _options(settings, chosen)
+    storage = {key: settings[key] for key in STORAGE if key in settings}
+
     def work(row: Row) -> Result[bool]:
-        pixels, header = read_raw(Path(raw) / row["path"], row["hdu"], sha256=row["sha256"])
-        cards = _cards(header, row, instrument["remove"])
+        images, header = read_frame(Path(raw) / row["path"], row)
+        refuse_calibrated(header)
+        cards = frame_cards(header, row, instrument["remove"])
+        cards.update(choice_cards(chosen))
         try:
-            result = calibrate(pixels, row, masters, header=cards, **settings)
+            result = calibrate(
+                images, row, masters, header=cards, electronics=instrument.get("electronics"),
+                **options,
+            )  # fmt: skip
         except FrameRejected as failure:
             raise _explained(failure, reasons) from None
-        wcs = _wcs(header, row, pixels.shape, instrument["wcs"])
+        wcs = frame_wcs(header, row, policy=instrument["wcs"]).wcs
         inputs_of_frame = origin | {str(row["frame_id"]): str(row["sha256"])}
         io.write_frame(
             frame_file(frames, row["frame_id"]),
             result.value.replace(wcs=wcs),
             provenance.cards("calibrate", code=code, settings=settings, inputs=inputs_of_frame),
+            **storage,
         )
         flags = tuple((code, _with_reason(code, text, reasons)) for code, text in result.flags)
-        return Result(True, flags, result.numbers)
+        ages = {f"{kind}_age_nights": c["age"] for kind, c in chosen.items() if c["master"]}
+        return Result(True, (*flags, *choice_flags(chosen)), {**result.numbers, **ages})
 
     run_block("calibrate", rows, work, outcomes=outcomes)
+
+
+def _options(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the pixels, and what follows from the choices of the plan."""
+    options = {key: value for key, value in settings.items() if key not in STORAGE}
+    dark = chosen.get("dark") or {}
+    if dark.get("rule") in ("shorter", "assigned"):
+        options["dark_scale_up"] = True  # the plan's settings, or the sheet, ask for this dark
+    if dark.get("rule") and dark["rule"] != "assigned":
+        options["dark_temperature_k"] = float("inf")  # the plan has judged the temperature
+    return options | waived(chosen)
 
 
 def _explained(failure: FrameRejected, reasons: Mapping[str, str]) -> FrameRejected:
@@ -105,7 +133,7 @@ def _with_reason(code: str, message: str, reasons: Mapping[str, str]) -> str:
     return f"{reasons[kind]}. {message}"
 
 
-def _cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:
+def frame_cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:
     """Return the header of the product: the raw one, cleaned, and what the sheet says."""
     cards = clean_header(header, drop=remove)
     known = {
@@ -125,26 +153,7 @@ def _cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:
         if value is None or value == "":
             continue
         text = value.encode("ascii", "replace").decode()[:68] if isinstance(value, str) else value
-        cards[keyword] = (text, comment)
+        # What a long text leaves of the 80 characters; astropy warns where a comment is cut.
+        room = 65 - len(text.replace("'", "''")) if isinstance(text, str) else 47
+        cards[keyword] = (text, comment[: max(0, room)])
     return cards
-
-
-def _wcs(header: fits.Header, row: Row, shape: tuple[int, ...], policy: str) -> WCS | None:
-    """Return the header's world coordinates of the trimmed frame, if they make sense.
-
-    What is wrong with them was said by ingest.
-    """
-    ny, nx = shape
-    image = parse_section(row["datasec"], (ny, nx)) if row["datasec"] else Section(0, nx, 0, ny)
-    binning = tuple(int(n) for n in (row["binning"] or "1x1").split("x"))
-    pointing = (row["ra_deg"], row["dec_deg"])
-    wcs, _, _ = celestial_wcs(
-        header,
-        policy=policy,
-        shift_x=image.x0,
-        shift_y=image.y0,
-        binning=(binning[0], binning[1]),
-        shape=image.shape,
-        pointing=None if None in pointing else pointing,
-    )
-    return wcs

@@ -1,90 +1,105 @@
 """From raw ADU to electrons, with the error of each pixel and the first mask.
 
-``E = g (R - O - (1 - tau) B - tau d) / F``
+``E = g [f(R - O - B) - tau f(d - B)] / F``, amplifier by amplifier.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 
+from skymill.assembly import assemble, read_order
 from skymill.errors import FrameRejected, Result
-from skymill.frame import Frame, MaskBit, Master, has_bits
-from skymill.kernels.calibrate import calibrate_pixels
-from skymill.readout import OverscanLevel, Readout, fit_overscan
-from skymill.steps.masters_common import permanent
-from skymill.steps.masters_intake import check_master
+from skymill.frame import Frame, MaskBit
+from skymill.headers import calibration_marks
+from skymill.kernels.calibrate import Bits, Planes, calibrate_pixels
+from skymill.readout import as_images
+from skymill.steps._calibration_masters import (
+    Flags,
+    Masters,
+    cut_masters,
+    measured_noise,
+    missing,
+    usable_dark,
+)
+from skymill.steps._calibration_report import electronics_cards, frame_numbers, master_cards
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Masters", "calibrate"]
+    from skymill.assembly import Exposure
+    from skymill.frame import Master
+    from skymill.overscan import OverscanLevel
+    from skymill.readout import Amplifier, Images, Readout
 
-#: Relative difference of exposures that still counts as equal.
-SAME_EXPOSURE = 0.01
+__all__ = ["Masters", "calibrate", "leaked", "refuse_calibrated"]
+
 #: Drift of the overscan along the rows, in units of its noise, that one level per frame
 #: cannot follow.
 DRIFT_SIGMA = 4.0
-#: Pixels that medians for the outcome are made of.
-SAMPLE = 100_000
-
-Flags = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, eq=False)
-class Masters:
-    """The masters of a frame; None where there is none.
-
-    Parameters
-    ----------
-    bias, dark : Master or None
-        In ADU; the dark holds the bias.
-    flat : Master or None
-        Without unit, median 1.
-    """
-
-    bias: Master | None = None
-    dark: Master | None = None
-    flat: Master | None = None
+BITS = Bits(
+    int(MaskBit.NO_DATA), int(MaskBit.SATURATED), int(MaskBit.NONLINEAR), int(MaskBit.LOW_FLAT)
+)
 
 
 def calibrate(
-    raw: NDArray[Any],
+    raw: NDArray[Any] | Images,
     row: Mapping[str, Any],
     masters: Masters,
     *,
     header: fits.Header | None = None,
+    electronics: Mapping[str, Any] | None = None,
     overscan: Mapping[str, Any] | None = None,
     missing_bias: str = "require",
     missing_dark: str = "degrade",
     missing_flat: str = "require",
+    dark_scale_up: bool = False,
+    dark_temperature_k: float = 2.0,
+    use_measured_gain: bool = False,
+    use_measured_noise: bool = False,
+    noise_tolerance: float = 0.15,
     nonlinear_fraction: float = 1.0,
+    leak_directions: Sequence[tuple[int, int]] = (),
 ) -> Result[Frame]:
     """Calibrate one raw frame.
 
     Parameters
     ----------
-    raw : ndarray of uint16 or float32, shape (ny, nx)
-        Raw image, overscan included (ADU). Not modified.
+    raw : ndarray of uint16 or float32, shape (ny, nx), or mapping of int to such arrays
+        Raw image, overscan included (ADU), or the images by HDU. Not modified.
     row : mapping
-        Its row of the sheet: sections, gain, read noise, saturation, exposure.
+        Its row of the sheet: amplifiers or sections, gain, read noise, saturation,
+        exposure; ``use_bias``, ``use_dark``, ``use_flat`` (``none``: do without, and do
+        not say so); ``area`` of a window.
     masters : Masters
-        Masters, trimmed alike.
+        Masters of the frame's area, or of a larger one that holds it (card CCDSEC).
     header : astropy.io.fits.Header, optional
         Cards to start from. Not modified.
+    electronics : mapping, optional
+        Linearity and crosstalk of the instrument, see `skymill.readout.Readout.from_row`.
     overscan : mapping, optional
-        Settings of `skymill.readout.fit_overscan`.
+        Settings of `skymill.overscan.fit_overscan`.
     missing_bias, missing_dark, missing_flat : str
         Without the master: ``require`` rejects the frame, ``degrade`` goes on and says
         so, ``skip`` goes on silently. A missing dark only matters where the sheet says
         that darks are needed (or says nothing).
+    dark_scale_up : bool
+        Also scale darks to longer exposures; else such a dark counts as missing.
+    dark_temperature_k : float
+        Difference of detector temperature between frame and dark that is accepted (K).
+    use_measured_gain, use_measured_noise : bool
+        Take gain (read noise) as measured by the masters, where they know it.
+    noise_tolerance : float
+        Relative difference of measured and declared figures that is flagged.
     nonlinear_fraction : float
         Raw values above this fraction of saturation get NONLINEAR.
+    leak_directions : sequence of (int, int)
+        Neighbours (dx, dy) of a saturated pixel that its charge spills into: BLEED.
 
     Returns
     -------
@@ -93,54 +108,94 @@ def calibrate(
         and the masters, whose part is common to all frames that use them. Saturation is
         judged on the raw value. Where the flat is not positive: NaN, LOW_FLAT, NO_DATA.
 
-        Flags: ``NO_BIAS``, ``NO_DARK``, ``NO_FLAT``, ``DARK_SCALED_UP``, ``BIAS_JUMP``,
-        ``SATURATION_GUESSED``.
+        Flags: ``NO_BIAS``, ``NO_DARK``, ``NO_FLAT``, ``DARK_EXPOSURE``,
+        ``DARK_SCALED_UP``, ``DARK_TEMP``, ``BIAS_JUMP``, ``SATURATION_GUESSED``,
+        ``GAIN_SUSPECT``, ``READ_NOISE_SUSPECT``.
 
     Raises
     ------
     FrameRejected
-        ``NO_BIAS``, ``NO_DARK``, ``NO_FLAT``, ``WRONG_SIZE``, ``MISSING_EXPTIME``,
-        ``ALL_NAN``, ``CONSTANT``, ``ALL_MASKED``, and those of `Readout.from_row`.
+        ``ALREADY_CALIBRATED``, ``NO_BIAS``, ``NO_DARK``, ``NO_FLAT``, ``DARK_EXPOSURE``,
+        ``DARK_TEMP``, ``WRONG_SIZE``, ``MISSING_EXPTIME``, ``ALL_NAN``, ``CONSTANT``,
+        ``ALL_MASKED``, and those of `skymill.assembly.assemble`.
     """
-    readout = Readout.from_row(row, raw)
-    image = readout.trim(raw)
-    _check_pixels(image)
-    level = fit_overscan(raw, readout, **(overscan or {}))
+    if header is not None:
+        refuse_calibrated(header)
+    exposure = assemble(raw, row, overscan=overscan, electronics=electronics)
+    _check_pixels(exposure.pixels)
     flags: Flags = []
-    for master, kind, unit in (
-        (masters.bias, "bias", "adu"),
-        (masters.dark, "dark", "adu"),
-        (masters.flat, "flat", ""),
-    ):
-        check_master(master, kind, unit, readout.image.shape)
-    bias, flat = masters.bias, masters.flat
-    if bias is None:
-        _missing("bias", missing_bias, row, flags)
-    dark, tau = _usable_dark(masters, row, missing_dark, flags)
-    if flat is None:
-        _missing("flat", missing_flat, row, flags)
-    if not readout.saturation_known and np.isfinite(readout.saturation_adu):
-        text = f"the saturation level is not known; {readout.saturation_adu:.0f} ADU is assumed."
-        flags.append(("SATURATION_GUESSED", text))
-    _check_drift(level, flags)
-    inherited = np.zeros(readout.image.shape, np.uint16)
-    for master in (bias, dark, flat):
-        inherited |= permanent(master, readout.image.shape)
-    sci, err, mask = calibrate_pixels(
-        image, level.level, level.variance,
-        gain=readout.gain_e_adu, quiet_variance=readout.dark_variance_adu2,
-        saturation=readout.saturation_adu,
-        linear_max=min(readout.linear_max_adu, nonlinear_fraction * readout.saturation_adu),
-        tau=tau, bias=_pair(bias), dark=_pair(dark), flat=_pair(flat), inherited=inherited,
-        bits=(
-            int(MaskBit.NO_DATA), int(MaskBit.SATURATED),
-            int(MaskBit.NONLINEAR), int(MaskBit.LOW_FLAT),
-        ),
+    own = cut_masters(masters, row, exposure.readout.shape)
+    if own.bias is None:
+        missing("bias", missing_bias, row, flags)
+    dark, tau = usable_dark(
+        own, row, flags,
+        policy=missing_dark, scale_up=dark_scale_up, tolerance_k=dark_temperature_k,
     )  # fmt: skip
-    numbers = _numbers(sci, err, mask, level, None if dark is None else tau)
-    cards = _cards(header, readout, level, Masters(bias, dark, flat), tau)
-    frame = Frame(sci, err, mask, cards, unit="electron")
-    return Result(frame, tuple(flags), numbers)
+    if own.flat is None:
+        missing("flat", missing_flat, row, flags)
+    applied = own if dark is own.dark else Masters(own.bias, dark, own.flat)
+    readout, quiet, sources = _noise(
+        exposure.readout, own, flags, use_measured_gain, use_measured_noise, noise_tolerance
+    )
+    _check_readout(readout, exposure.levels, flags)
+    planes = _electrons(
+        exposure, readout, applied, tau, quiet, nonlinear_fraction,
+        _ghosts(as_images(raw, row), readout, applied.inherited),
+    )  # fmt: skip
+    if leak_directions:
+        planes.mask[leaked(planes.mask, leak_directions)] |= np.uint16(MaskBit.BLEED)
+    numbers = frame_numbers(*planes, exposure.levels, None if dark is None else tau)
+    cards = fits.Header() if header is None else header.copy()
+    electronics_cards(
+        cards, readout, exposure.levels, bias_adu=applied.bias_level_adu, sources=sources
+    )
+    if row.get("area"):
+        cards["CCDSEC"] = (str(row["area"]), "part of the detector that is covered")
+    master_cards(cards, applied, masters.digests, tau, exposure.levels)
+    for plane in planes:
+        plane.flags.writeable = False  # handed over without a copy
+    return Result(Frame(*planes, cards, unit="electron"), tuple(flags), numbers)
+
+
+def refuse_calibrated(header: fits.Header) -> None:
+    """Refuse a frame whose header says that it was calibrated before.
+
+    Raises
+    ------
+    FrameRejected
+        ``ALREADY_CALIBRATED``.
+    """
+    mark = calibration_marks(header)
+    if mark:
+        raise FrameRejected(
+            "ALREADY_CALIBRATED",
+            f"the header has {mark}: the frame was calibrated before. Use the raw frame.",
+        )
+
+
+def leaked(mask: NDArray[np.uint16], directions: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Return the neighbours of saturated pixels.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16, shape (ny, nx)
+        Mask with SATURATED.
+    directions : sequence of (int, int)
+        Offsets (dx, dy) from a saturated pixel.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        False for pixels that are saturated themselves.
+    """
+    full = (mask & np.uint16(MaskBit.SATURATED)) != 0
+    out = np.zeros(mask.shape, bool)
+    ys, xs = np.nonzero(full)
+    for dx, dy in directions:
+        y, x = ys + int(dy), xs + int(dx)
+        inside = (y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1])
+        out[y[inside], x[inside]] = True
+    return out & ~full
 
 
 def _check_pixels(image: NDArray[Any]) -> None:
@@ -154,122 +209,115 @@ def _check_pixels(image: NDArray[Any]) -> None:
         raise FrameRejected("CONSTANT", f"all pixels of the image are {values[0]} ADU.")
 
 
-def _missing(kind: str, policy: str, row: Mapping[str, Any], flags: Flags) -> None:
-    """Reject, flag or accept a frame without a master."""
-    code = f"NO_{kind.upper()}"
-    wanted = [str(row.get("instrument") or "this instrument"), f"night {row.get('night') or '?'}"]
-    if row.get("binning"):
-        wanted.append(f"binning {row['binning']}")
-    if kind == "flat":
-        wanted.append(f"filter {row.get('filter') or '?'}")
-    if kind == "dark" and row.get("exptime_s") is not None:
-        wanted.append(f"exposure {row['exptime_s']:g} s")
-    what = f"no master {kind} for {', '.join(wanted)}"
-    if policy == "require":
-        raise FrameRejected(
-            code,
-            f"{what}. Take or add {kind} frames, or set calibrate.missing_{kind} to degrade.",
+def _check_readout(readout: Readout, levels: Sequence[OverscanLevel], flags: Flags) -> None:
+    for one, level in zip(readout.amplifiers, levels, strict=True):
+        of = f"of amplifier {one.name} " if one.name else ""
+        if not one.saturation_known and np.isfinite(one.saturation_adu):
+            top = one.saturation_adu
+            text = f"the saturation level {of}is not known; {top:.0f} ADU is assumed."
+            flags.append(("SATURATION_GUESSED", text))
+        drift, noise = level.drift_adu, level.noise_adu
+        if level.level.size == 1 and drift > DRIFT_SIGMA * max(noise, 1):
+            text = (
+                f"the overscan {of}changes by {drift:.1f} ADU along the rows (its noise is "
+                f"{noise:.1f} ADU), but one level was used. Set calibrate.overscan.fit to "
+                "polynomial or row."
+            )
+            flags.append(("BIAS_JUMP", text))
+
+
+def _noise(
+    readout: Readout, masters: Masters, flags: Flags, use_gain: bool, use_noise: bool,
+    tolerance: float,
+) -> tuple[Readout, list[float], tuple[str, str]]:  # fmt: skip
+    """Gain, and variance of a pixel without light (ADU^2), of each amplifier."""
+    amplifiers, quiet, sources = [], [], ["declared", "declared"]
+    count = len(readout.amplifiers)
+    for n, one in enumerate(readout.amplifiers):
+        gain, gain_err, noise = measured_noise(masters, n, count)
+        _compare(one, gain, gain_err or 0.0, noise, tolerance, flags)
+        new, variance = one, one.dark_variance_adu2
+        if use_gain and gain is not None:
+            # the read noise is a property of the voltage: what was declared in electron
+            # keeps its value in ADU
+            new = replace(new, gain_e_adu=gain, read_noise_e=one.read_noise_adu * gain)
+            sources[0] = "measured"
+        if use_noise and noise is not None:
+            new = replace(new, read_noise_e=noise * new.gain_e_adu)
+            # measured between frames of integers: the rounding is inside
+            variance = noise**2
+            sources[1] = "measured"
+        amplifiers.append(new)
+        quiet.append(variance)
+    return replace(readout, amplifiers=tuple(amplifiers)), quiet, (sources[0], sources[1])
+
+
+def _compare(
+    one: Amplifier, gain: float | None, gain_err: float, noise: float | None, tolerance: float,
+    flags: Flags,
+) -> None:  # fmt: skip
+    """Flag figures of the instrument file that the masters contradict."""
+    what = one.label if one.name else "the detector"
+    if gain is not None:
+        limit = max(tolerance * one.gain_e_adu, 3 * gain_err)
+        if abs(gain - one.gain_e_adu) > limit:
+            text = (
+                f"the flats measure a gain of {gain:.3g} electron/ADU of {what}, declared is "
+                f"{one.gain_e_adu:.3g}."
+            )
+            flags.append(("GAIN_SUSPECT", text))
+    declared = np.sqrt(one.dark_variance_adu2)
+    if noise is not None and abs(noise - declared) > tolerance * declared:
+        text = (
+            f"the bias frames measure a read noise of {noise:.3g} ADU of {what}, declared is "
+            f"{declared:.3g}."
         )
-    if policy == "degrade":
-        flags.append((code, f"{what}; the frame was calibrated without it."))
+        flags.append(("READ_NOISE_SUSPECT", text))
 
 
-def _usable_dark(
-    masters: Masters, row: Mapping[str, Any], policy: str, flags: Flags
-) -> tuple[Master | None, float]:
-    """The dark that can be used, and the exposure of the frame relative to it."""
-    dark = masters.dark
-    if dark is None:
-        if row.get("dark") not in ("optional", "not_needed"):
-            _missing("dark", policy, row, flags)
-        return None, 0.0
-    exposure, of_dark = row.get("exptime_s"), float(dark.header["EXPTIME"])
-    if exposure is None or not 0 <= exposure < np.inf:
-        raise FrameRejected(
-            "MISSING_EXPTIME",
-            f"the exposure time is {exposure}, but the dark has to be scaled by it. "
-            "Set EXPTIME by an override.",
-        )
-    tau = float(exposure) / of_dark
-    if abs(tau - 1) <= SAME_EXPOSURE:
-        return dark, 1.0
-    if masters.bias is None:
-        # The dark holds the bias: without knowing it, only the whole can be subtracted.
-        text = f"the dark of {of_dark:g} s cannot be scaled to {exposure:g} s without a bias"
-        if policy == "require":
-            raise FrameRejected("NO_DARK", f"{text}. Add bias frames or darks of this exposure.")
-        if policy == "degrade":
-            flags.append(("NO_DARK", f"{text}; the frame was calibrated without a dark."))
-        return None, 0.0
-    if tau > 1:
-        text = f"the dark of {of_dark:g} s was scaled up to {exposure:g} s, and its noise with it."
-        flags.append(("DARK_SCALED_UP", text))
-    return dark, tau
+def _ghosts(
+    images: Images, readout: Readout, inherited: NDArray[np.uint16] | None
+) -> NDArray[np.uint16] | None:
+    """Add GHOST where the crosstalk of a saturated pixel was subtracted.
+
+    A saturated pixel has lost part of its signal, so what is left of its crosstalk is
+    not known.
+    """
+    if not readout.crosstalk:
+        return inherited
+    plane = np.zeros(readout.shape, np.uint16) if inherited is None else inherited.copy()
+    full = {
+        one.name: read_order(one, one.cut(images[one.hdu]) >= one.saturation_adu)
+        for one in readout.amplifiers
+    }
+    for one in readout.amplifiers:
+        view = read_order(one, plane[one.place.slices])
+        for source, share in readout.crosstalk.get(one.name, {}).items():
+            if share == 0 or source == one.name or source not in full:
+                continue
+            hit = full[source][: view.shape[0], : view.shape[1]]
+            view[: hit.shape[0], : hit.shape[1]][hit] |= np.uint16(MaskBit.GHOST)
+    return plane
 
 
-def _check_drift(level: OverscanLevel, flags: Flags) -> None:
-    drift, noise = level.drift_adu, level.noise_adu
-    if not level.method.endswith("frame") or not drift > DRIFT_SIGMA * max(noise, 1):
-        return
-    text = (
-        f"the overscan changes by {drift:.1f} ADU along the rows (its noise is {noise:.1f} ADU), "
-        "but one level was used. Set calibrate.overscan.fit to polynomial or row."
-    )
-    flags.append(("BIAS_JUMP", text))
+def _electrons(
+    exposure: Exposure, readout: Readout, masters: Masters, tau: float, quiet: Sequence[float],
+    nonlinear_fraction: float, inherited: NDArray[np.uint16] | None,
+) -> Planes:  # fmt: skip
+    """Run the kernel over each amplifier."""
+    planes = Planes.empty(readout.shape)
+    for one, level, variance in zip(readout.amplifiers, exposure.levels, quiet, strict=True):
+        rule = one.linearity
+        calibrate_pixels(
+            exposure.pixels[one.place.slices], level.level, level.variance,
+            gain=one.gain_e_adu, quiet_variance=variance, saturation=one.saturation_adu,
+            linear_max=min(one.linear_max_adu, nonlinear_fraction * one.saturation_adu),
+            tau=tau, bias=_pair(masters.bias), dark=_pair(masters.dark),
+            flat=_pair(masters.flat), linearity=None if rule is None else rule.arrays(),
+            inherited=inherited, bits=BITS, out=planes, corner=(one.place.y0, one.place.x0),
+        )  # fmt: skip
+    return planes
 
 
 def _pair(master: Master | None) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     return None if master is None else (master.sci, master.err)
-
-
-def _numbers(
-    sci: NDArray[np.float32], err: NDArray[np.float32], mask: NDArray[np.uint16],
-    level: OverscanLevel, tau: float | None,
-) -> dict[str, Any]:  # fmt: skip
-    bad = has_bits(mask, MaskBit.bad())
-    n_masked = int(np.count_nonzero(bad))
-    if n_masked == mask.size:
-        raise FrameRejected("ALL_MASKED", "no good pixel is left after calibration.")
-    step = max(1, mask.size // SAMPLE)
-    good = ~bad.ravel()[::step]
-    if not good.any():
-        step, good = 1, ~bad.ravel()
-    has_overscan = level.method != "none"
-    return {
-        "overscan_adu": level.mean_adu if has_overscan else None,
-        "overscan_noise_adu": level.noise_adu if has_overscan else None,
-        "tau": tau,
-        "n_saturated": int(np.count_nonzero(mask & np.uint16(MaskBit.SATURATED))),
-        "n_masked": n_masked,
-        "median_e": float(np.median(sci.ravel()[::step][good])),
-        "median_err_e": float(np.median(err.ravel()[::step][good])),
-    }
-
-
-def _cards(
-    header: fits.Header | None, readout: Readout, level: OverscanLevel, masters: Masters, tau: float
-) -> fits.Header:
-    """The caller's cards and what was done."""
-    cards = fits.Header() if header is None else header.copy()
-    cards["BUNIT"] = ("electron", "unit of the pixels")
-    cards["GAIN"] = (readout.gain_e_adu, "[electron/adu] gain that was applied")
-    cards["RDNOISE"] = (readout.read_noise_e, "[electron] read noise")
-    if np.isfinite(readout.saturation_adu):
-        top = (readout.saturation_adu - level.mean_adu) * readout.gain_e_adu
-        cards["SATURATE"] = (top, "[electron] saturation, above the overscan")
-        cards["SATADU"] = (readout.saturation_adu, "[adu] saturation of the raw values")
-    cards["OVSCAN"] = (level.method, "overscan: statistic and fit")
-    if level.method != "none":
-        cards["OVLEVEL"] = (level.mean_adu, "[adu] overscan level")
-        cards["OVNOISE"] = (level.noise_adu, "[adu] scatter of overscan pixels")
-    cards["TRIMSEC"] = (str(readout.image), "section of the raw image")
-    for card, master in (
-        ("BIASID", masters.bias),
-        ("DARKID", masters.dark),
-        ("FLATID", masters.flat),
-    ):
-        name = "" if master is None else master.header.get("MASTERID", "unnamed")
-        cards[card] = (name, "master that was applied")
-    if masters.dark is not None:
-        cards["DARKTAU"] = (tau, "exposure over that of the dark")
-    return cards

@@ -105,7 +105,7 @@ def test_darks_are_not_missed_where_they_are_not_needed(masters):
 
 
 def test_dark_scaled_up_is_flagged_and_equal_exposures_are_not_scaled(masters):
-    up = calibrate(raw_frame(), ROW | {"exptime_s": 600.0}, masters)
+    up = calibrate(raw_frame(), ROW | {"exptime_s": 600.0}, masters, dark_scale_up=True)
     assert [flag for flag, _ in up.flags] == ["DARK_SCALED_UP"]
     assert up.numbers["tau"] == pytest.approx(2.0)
     same = calibrate(raw_frame(), ROW | {"exptime_s": 300.4}, masters)
@@ -121,6 +121,176 @@ def test_dark_without_bias_serves_equal_exposures_only(masters):
     other = calibrate(raw_frame(), ROW, rest, missing_bias="skip")
     assert [flag for flag, _ in other.flags] == ["NO_DARK"]
     assert float(np.median(other.value.sci)) == pytest.approx(1.6 * 500 / 0.5, abs=4)
+
+
+def test_h219_darks_are_scaled_only_downwards_unless_told(masters):
+    row = ROW | {"exptime_s": 600.0}
+    told = calibrate(raw_frame(), row, masters)
+    assert [flag for flag, _ in told.flags] == ["DARK_EXPOSURE"]
+    assert told.numbers["tau"] is None
+    assert told.value.header["DARKID"] == ""
+    without = calibrate(raw_frame(), row, Masters(masters.bias, None, masters.flat))
+    np.testing.assert_array_equal(told.value.sci, without.value.sci)
+    with pytest.raises(FrameRejected, match="DARK_EXPOSURE: the dark of 300 s is shorter"):
+        calibrate(raw_frame(), row, masters, missing_dark="require")
+
+
+def test_h220_dark_of_another_temperature_is_told(masters):
+    header = masters.dark.header.copy()
+    header["CCD-TEMP"] = -20.0
+    warm = Masters(masters.bias, masters.dark.replace(header=header), masters.flat)
+    row = ROW | {"temperature_c": -10.0}
+    assert [flag for flag, _ in calibrate(raw_frame(), row, warm).flags] == ["DARK_TEMP"]
+    assert calibrate(raw_frame(), row, warm, dark_temperature_k=12.0).flags == ()
+    with pytest.raises(FrameRejected, match="taken at -20 C, the frame at -10 C"):
+        calibrate(raw_frame(), row, warm, missing_dark="require")
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "flat"])
+def test_a_row_may_ask_to_do_without_a_master(masters, kind):
+    """A4: ``none`` in the sheet is a wish, not a lack."""
+    row = ROW | {f"use_{kind}": "none", "exptime_s": 300.0}
+    result = calibrate(raw_frame(), row, masters, **{f"missing_{kind}": "require"})
+    assert result.flags == ()
+    assert result.value.header[f"{kind.upper()}ID"] == ""
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"SMSTEP": "calibrate"}, {"CALSTAT": "BDF"}, {"CALSTAT": "b"}, {"BUNIT": "electron"},
+        {"BUNIT": "e-"}, {"FLATCOR": "Flat field image is flat.fits"}, {"DARKCOR": True},
+        {"CCDPROC": "Jan 1 12:00 CCD processing done"}, {"MBIASFNM": "bias.fits"},
+    ],
+)  # fmt: skip
+def test_frames_that_were_calibrated_before_are_refused(masters, card):
+    """E31: a second pass is refused, whoever made the first."""
+    with pytest.raises(
+        FrameRejected, match=f"ALREADY_CALIBRATED: the header has {next(iter(card))}"
+    ):
+        calibrate(raw_frame(), ROW, masters, header=fits.Header(card))
+
+
+@pytest.mark.parametrize(
+    "card", [{"CALSTAT": ""}, {"BUNIT": "ADU"}, {"FLATCOR": "F"}, {"DARKCOR": False}]
+)
+def test_raw_frames_with_such_cards_are_not(masters, card):
+    assert calibrate(raw_frame(), ROW, masters, header=fits.Header(card)).flags == ()
+
+
+def test_a_product_is_not_calibrated_again(masters):
+    """E31."""
+    once = calibrate(raw_frame(), ROW, masters).value
+    with pytest.raises(FrameRejected, match="ALREADY_CALIBRATED"):
+        calibrate(once.sci, ROW | {"biassec": ""}, masters, header=once.header)
+
+
+def test_h135_masters_of_the_whole_detector_are_cropped_to_a_window():
+    rng = np.random.default_rng(5)
+    whole = {
+        kind: Master(
+            (level + rng.normal(0, spread, (90, 80))).astype(np.float32),
+            np.full((90, 80), 0.01, np.float32),
+            rng.choice([0, int(MaskBit.HOT)], (90, 80)).astype(np.uint16),
+            fits.Header({"MASTERID": kind, "EXPTIME": 120.0, "CCDSEC": "[1:80,1:90]"}),
+            unit=unit, nused=np.full((90, 80), 9, np.uint16),
+        )
+        for kind, level, spread, unit in (
+            ("bias", 10, 3, "adu"), ("dark", 40, 3, "adu"), ("flat", 1, 0.1, ""),
+        )
+    }  # fmt: skip
+    masters = Masters(**whole)
+    row = ROW | {"area": "[21:70,11:70]"}
+    got = calibrate(raw_frame(), row, masters).value
+    part = np.s_[10:70, 20:70]
+    cut = {k: m.replace(**{n: getattr(m, n)[part] for n in ("sci", "err", "mask", "nused")})
+           for k, m in whole.items()}  # fmt: skip
+    for one in cut.values():
+        one.header["CCDSEC"] = "[21:70,11:70]"
+    want = calibrate(raw_frame(), row, Masters(**cut)).value
+    for plane in ("sci", "err", "mask"):
+        np.testing.assert_array_equal(getattr(got, plane), getattr(want, plane))
+    assert got.header["CCDSEC"] == "[21:70,11:70]"
+    # the identity is that of the master, not that of the cut
+    assert got.header["BIASSHA"] == masters.digests["bias"]
+    for area in ("[41:90,11:70]", "", "[21:60,11:70]"):
+        with pytest.raises(FrameRejected, match="WRONG_SIZE"):
+            calibrate(raw_frame(), ROW | {"area": area}, masters)
+
+
+def test_saturation_card_is_on_the_scale_of_the_pixels_with_and_without_overscan(masters):
+    """A pixel that just saturates has the value of the card, dark and flat apart."""
+    only_bias = Masters(masters.bias)
+    options = {"missing_dark": "skip", "missing_flat": "skip"}
+    raw = raw_frame()
+    raw[3, 3] = 60_000
+    strip = calibrate(raw, ROW, only_bias, **options).value
+    assert strip.header["SATURATE"] == pytest.approx(float(strip.sci[3, 3]), rel=1e-6)
+    level = master(1010, 0.5, "adu")  # without overscan the bias holds the level
+    plain = calibrate(raw[:, :50], ROW | {"biassec": ""}, Masters(level), **options).value
+    assert plain.header["SATURATE"] == pytest.approx(float(plain.sci[3, 3]), rel=1e-6)
+    assert plain.header["SATURATE"] == pytest.approx(1.6 * (60_000 - 1010), rel=1e-6)
+    rule = {"linearity": {"": {"polynomial": [2e-6]}}}
+    curved = calibrate(raw, ROW, only_bias, electronics=rule, **options).value
+    assert curved.header["SATURATE"] == pytest.approx(float(curved.sci[3, 3]), rel=1e-6)
+    assert curved.header["SATURATE"] > 1.05 * strip.header["SATURATE"]
+
+
+def test_header_says_which_corrections_were_made(masters):
+    """A18."""
+    header = calibrate(raw_frame(), ROW, masters).value.header
+    assert header["CALSTAT"] == "OBDF"
+    assert (header["LINEAR"], header["CROSSTLK"]) == (True, False)
+    assert header["FLATSHA"] == masters.digests["flat"]
+    rule = {"linearity": {"": {"table": [[30_000, 30_300]]}}}
+    header = calibrate(raw_frame(), ROW, masters, electronics=rule).value.header
+    assert header["CALSTAT"] == "OLBDF"
+    assert header["LINEAR"] is False
+
+
+def test_quantiles_of_good_pixels_are_numbers_of_the_outcome(masters):
+    """A20."""
+    raw = raw_frame()
+    raw[:, :5] = 65_535  # masked: they do not count
+    result = calibrate(raw, ROW, masters)
+    values = result.value.sci[result.value.mask == 0]
+    for name, q in (("q10_e", 0.1), ("median_e", 0.5), ("q90_e", 0.9), ("q999_e", 0.999)):
+        assert result.numbers[name] == pytest.approx(np.quantile(values, q), rel=1e-6)
+
+
+def test_leaks_of_saturated_pixels_are_flagged_in_the_given_directions(masters):
+    """A15."""
+    raw = raw_frame()
+    raw[10, 10] = raw[10, 11] = raw[0, 49] = 60_000
+    mask = calibrate(raw, ROW, masters, leak_directions=[(1, 0), (0, -1)]).value.mask
+    found = {(y, x) for y, x in np.argwhere(mask & np.uint16(MaskBit.BLEED))}
+    assert found == {(10, 12), (9, 10), (9, 11)}
+    assert mask[10, 11] == MaskBit.SATURATED
+
+
+def test_measured_gain_and_noise_are_used_if_asked_and_compared_always(masters):
+    flat = masters.flat.header.copy()
+    flat["GAINMEAS"], flat["GAINERR"] = 2.0, 0.01
+    bias = masters.bias.header.copy()
+    bias["RNADU"] = 5.0
+    known = Masters(
+        masters.bias.replace(header=bias), masters.dark, masters.flat.replace(header=flat)
+    )
+    told = calibrate(raw_frame(), ROW, known)
+    assert [flag for flag, _ in told.flags] == ["GAIN_SUSPECT", "READ_NOISE_SUSPECT"]
+    assert told.value.header["GAIN"] == 1.6
+    used = calibrate(raw_frame(), ROW, known, use_measured_gain=True).value
+    np.testing.assert_allclose(used.sci, told.value.sci * 2.0 / 1.6, rtol=1e-6)
+    assert used.header["GAIN"] == 2.0
+    assert used.header.comments["GAIN"].endswith("measured")
+    noise = calibrate(raw_frame(), ROW, known, use_measured_noise=True).value
+    np.testing.assert_array_equal(noise.sci, told.value.sci)
+    assert noise.header["RDNOISE"] == pytest.approx(5.0 * 1.6)
+    # variances differ by the two read noises only
+    extra = (1.6 / 0.5) ** 2 * (5.0**2 - (6 / 1.6) ** 2)
+    got = noise.err.astype(float) ** 2 - told.value.err.astype(float) ** 2
+    np.testing.assert_allclose(got, extra, rtol=1e-3)
+    assert calibrate(raw_frame(), ROW, known, noise_tolerance=0.5).flags == ()
 
 
 def test_missing_exposure_with_a_dark_is_rejected(masters):

@@ -18,6 +18,7 @@ rule calibrate:
     params:
         rows=rows("block"),
         missing=lambda wildcards: block_of(wildcards).missing,
+        choices=master_choices,
         instrument=lambda wildcards: instrument_of(wildcards),
         settings=settings("calibrate"),
         code=code("calibrate"),
