@@ -10,6 +10,7 @@ with job_log(snakemake.log[0]):
         master_flat,
         raw=snakemake.config["raw"],
         rows=snakemake.params.rows,
+        electronics=snakemake.params.electronics,
         inputs=dict(snakemake.input.items()),
         master=snakemake.output.master,
         outcomes=snakemake.output.outcomes,

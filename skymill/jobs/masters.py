@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.errors import Outcome, Result, StepFailed
-from skymill.io_raw import read_raw
+from skymill.io_raw import read_frame
 from skymill.steps.masters_common import MasterFailed, MasterProduct, RawInput
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def make_master(
     outcomes: str | Path,
     settings: Mapping[str, Any],
     code: str,
+    electronics: Mapping[str, Any] | None = None,
 ) -> None:
     """Combine raw frames to one master and say what became of each.
 
@@ -55,6 +56,8 @@ def make_master(
         Settings of the step.
     code : str
         Fingerprint of the code.
+    electronics : mapping, optional
+        Linearity and crosstalk of the camera, see `skymill.instruments.Instrument.electronics`.
     """
     name = Path(master).stem
     corrections = {kind: load_master(inputs, kind) for kind in ("bias", "dark") if kind in inputs}
@@ -62,7 +65,7 @@ def make_master(
         RawInput(
             str(row["frame_id"]),
             dict(row),
-            partial(read_raw, Path(raw) / row["path"], row["hdu"], row["sha256"]),
+            partial(read_frame, Path(raw) / row["path"], row),
         )
         for row in rows
     ]
@@ -72,9 +75,19 @@ def make_master(
         for kind, value in corrections.items()
         if value is not None
     }
-    cards = provenance.cards(step, code=code, settings=settings, inputs=origin)
+    told = (
+        {**settings, "electronics": electronics} if any((electronics or {}).values()) else settings
+    )
+    cards = provenance.cards(step, code=code, settings=told, inputs=origin)
+    Path(master).parent.mkdir(parents=True, exist_ok=True)
     try:
-        result = combine(frames, **corrections, **settings)
+        result = combine(
+            frames,
+            **corrections,
+            electronics=electronics,
+            scratch=Path(master).parent,
+            **settings,
+        )
     except MasterFailed as failure:
         every = failure.outcomes
         whole = Outcome.from_failure(name, step, failure)
@@ -98,6 +111,8 @@ def load_master(inputs: Mapping[str, Any], kind: str) -> Master | None:
         Never for a failed master: the caller decides by its policy.
     """
     path = inputs[kind]
+    if f"{kind}_outcomes" not in inputs:
+        return io.read_master(path)  # a file that the sheet names
     outcome = io.read_outcomes(inputs[f"{kind}_outcomes"])[-1]
     if outcome.frame_id != Path(path).stem:
         raise StepFailed("BUG_OUTPUT", f"{path}: the last outcome is that of {outcome.frame_id}")

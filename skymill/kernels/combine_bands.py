@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["flag", "grow", "mean", "ordered", "prepare"]
+__all__ = [
+    "bounds_of",
+    "flag",
+    "flag_pixel",
+    "grow",
+    "linearise",
+    "lowest_variance",
+    "mean",
+    "model_variance",
+    "prepare",
+    "scatter_about",
+    "sorted_valid",
+]
 
 
 @njit(cache=True)
@@ -46,14 +58,47 @@ def prepare(
 
 
 @njit(cache=True)
-def _variance(model: Any, i: Any, reference: Any, extra: Any) -> Any:
+def linearise(
+    raw: Any,
+    out: Any,
+    level: Any,
+    base: Any,
+    base_factor: Any,
+    knots: Any,
+    step: Any,
+    saturation: Any,
+) -> Any:
+    """Subtract level and base from the rows of one frame and make them linear.
+
+    `knots` are linear values at multiples of `step`; beyond them the curve goes on with
+    its outermost slope. Saturated pixels become infinite.
+    """
+    rows, nx = raw.shape
+    last = len(knots) - 2
+    for y in range(rows):
+        for x in range(nx):
+            r = np.float64(raw[y, x])
+            if not (r < saturation):
+                out[y, x] = np.inf
+                continue
+            at = (r - level[y] - base_factor * base[y, x]) / step
+            if not (abs(at) < np.inf):
+                out[y, x] = np.nan
+                continue
+            lower = min(max(int(at), 0), last)
+            low = knots[lower]
+            out[y, x] = np.float32(low + (at - lower) * (knots[lower + 1] - low))
+
+
+@njit(cache=True)
+def model_variance(model: Any, i: Any, reference: Any, extra: Any) -> Any:
     """Model variance of a value of frame i whose expectation is `reference`."""
     charge = reference * model[1, i] + model[2, i] * extra
     return model[0, i] * max(charge, 0.0) + model[3, i]
 
 
 @njit(cache=True)
-def _lowest_variance(bounds: Any, reference: Any, extra: Any) -> Any:
+def lowest_variance(bounds: Any, reference: Any, extra: Any) -> Any:
     """Lower limit of the model variance of all frames, at or above `reference`."""
     charge = reference * (bounds[1] if reference >= 0 else bounds[2])
     charge += min(bounds[3] * extra, bounds[4] * extra)
@@ -61,7 +106,8 @@ def _lowest_variance(bounds: Any, reference: Any, extra: Any) -> Any:
 
 
 @njit(cache=True)
-def _bounds(model: Any) -> Any:
+def bounds_of(model: Any) -> Any:
+    """Extremes of the entries of the model, see `lowest_variance`."""
     out = np.empty(6)
     out[0], out[5] = model[0].min(), model[3].min()
     out[1], out[2] = model[1].min(), model[1].max()
@@ -70,7 +116,7 @@ def _bounds(model: Any) -> Any:
 
 
 @njit(cache=True)
-def _sorted_valid(cube: Any, y: Any, x: Any, values: Any, where: Any) -> Any:
+def sorted_valid(cube: Any, y: Any, x: Any, values: Any, where: Any) -> Any:
     """Gather the valid values of a pixel in growing order; return how many."""
     n = 0
     for i in range(cube.shape[0]):
@@ -102,7 +148,7 @@ def _far(value: Any, centre: Any, variance: Any, sigma: Any, structure: Any) -> 
 
 
 @njit(cache=True)
-def _flag_pixel(
+def flag_pixel(
     flags: Any,
     y: Any,
     x: Any,
@@ -120,7 +166,9 @@ def _flag_pixel(
     if n == 2:
         first, second = where[0], where[1]
         middle = _middle(values, 2)
-        both = _variance(model, first, middle, extra) + _variance(model, second, middle, extra)
+        both = model_variance(model, first, middle, extra) + model_variance(
+            model, second, middle, extra
+        )
         slack = structure * middle
         gap = np.float64(values[1]) - np.float64(values[0])
         if gap > sigma * np.sqrt(both + 2 * slack * slack):
@@ -130,17 +178,22 @@ def _flag_pixel(
     centre = _middle(values, n)
     kept = 0
     for j in range(n):
-        far = _far(values[j], centre, _variance(model, where[j], centre, extra), sigma, structure)
+        far = _far(
+            values[j], centre, model_variance(model, where[j], centre, extra), sigma, structure
+        )
         flags[where[j], y, x] = far
         kept += not far
-    if kept > 0:
+    if kept > 1:
         return False
-    # Two camps with the median between them: the lower one is kept, since stars and
+    # No two values agree about the median: two camps with the median between them, or
+    # hits that outnumber the good values. The lower half decides, since stars and
     # cosmic rays only add.
-    centre = np.float64(values[(n - 1) // 2])
+    centre = _middle(values, n // 2)
     for j in range(n):
-        far = _far(values[j], centre, _variance(model, where[j], centre, extra), sigma, structure)
-        flags[where[j], y, x] = far
+        far = _far(
+            values[j], centre, model_variance(model, where[j], centre, extra), sigma, structure
+        )
+        flags[where[j], y, x] = far and j > 0
     return True
 
 
@@ -150,7 +203,7 @@ def flag(
 ) -> Any:
     """Flag outliers of a band; pixels that cannot have one are not sorted."""
     n, rows, nx = cube.shape
-    bounds = _bounds(model)
+    bounds = bounds_of(model)
     has_extra = extra.shape[0] == rows and extra.shape[1] == nx
     total, square, count = np.empty(nx), np.empty(nx), np.empty(nx)
     low, high = np.empty(nx, np.float32), np.empty(nx, np.float32)
@@ -182,11 +235,11 @@ def flag(
             reach = max(high[x] - mean, mean - low[x]) + spread
             # 1e-9: rounding must not let a pixel at the threshold pass unsorted
             if reach * (1 + 1e-9) + 1e-9 * abs(mean) <= sigma * np.sqrt(
-                _lowest_variance(bounds, np.float64(low[x]), e)
+                lowest_variance(bounds, np.float64(low[x]), e)
             ):
                 continue
-            m = _sorted_valid(cube, y, x, values, where)
-            conflict[y, x] = _flag_pixel(flags, y, x, values, where, m, e, model, sigma, structure)
+            m = sorted_valid(cube, y, x, values, where)
+            conflict[y, x] = flag_pixel(flags, y, x, values, where, m, e, model, sigma, structure)
 
 
 @njit(cache=True)
@@ -205,12 +258,12 @@ def grow(cube: Any, flags: Any, extra: Any, model: Any, grow_sigma: Any, structu
                         v = cube[i, yy, xx]
                         if np.isnan(v) or flags[i, yy, xx] != 0:
                             continue
-                        m = _sorted_valid(cube, yy, xx, values, where)
+                        m = sorted_valid(cube, yy, xx, values, where)
                         if m < 3 or _kept(flags, cube, yy, xx) < 2:
                             continue
                         e = np.float64(extra[yy, xx]) if has_extra else 0.0
                         centre = _middle(values, m)
-                        variance = _variance(model, i, centre, e)
+                        variance = model_variance(model, i, centre, e)
                         if _far(v, centre, variance, grow_sigma, structure):
                             flags[i, yy, xx] = 2
 
@@ -245,7 +298,7 @@ def mean(
     has_extra = extra.shape[0] == cube.shape[1] and extra.shape[1] == nx
     total, weights, used = np.empty(nx), np.empty(nx), np.empty(nx)
     light, other, quiet = np.empty(nx), np.empty(nx), np.empty(nx)
-    bounds = _bounds(model)
+    bounds = bounds_of(model)
     for row in range(value.shape[0]):
         y = row + skip
         for x in range(nx):
@@ -293,61 +346,62 @@ def mean(
                 variance = 0.0
                 for i in range(n):
                     if not np.isnan(cube[i, y, x]) and flags[i, y, x] == 0:
-                        variance += weight[i] * weight[i] * _variance(model, i, v, e)
+                        variance += weight[i] * weight[i] * model_variance(model, i, v, e)
             value[row, x] = np.float32(v)
             err[row, x] = np.float32(np.sqrt(variance) / weights[x])
 
 
-@njit(cache=True)
-def ordered(
+@njit(cache=True, error_model="numpy")
+def _add_distance(
+    row: Any, model: Any, value: Any, extra: Any, limit: Any, total: Any, inside: Any
+) -> Any:
+    """Add the squared distances of one frame, and count those within the limit."""
+    if model[0] == 0.0:
+        share = 1.0 / model[3]
+        for x in range(row.shape[0]):
+            gap = np.float64(row[x]) - value[x]
+            distance = gap * gap * share
+            near = distance <= limit  # never for a value that is not a number
+            total[x] += distance if near else 0.0
+            inside[x] += 1.0 if near else 0.0
+        return
+    for x in range(row.shape[0]):
+        gap = np.float64(row[x]) - value[x]
+        signal = value[x] * model[1] + model[2] * extra[x]
+        distance = gap * gap / (model[0] * max(signal, 0.0) + model[3])
+        near = distance <= limit
+        total[x] += distance if near else 0.0
+        inside[x] += 1.0 if near else 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def scatter_about(
     cube: Any,
+    value: Any,
+    n_valid: Any,
     extra: Any,
     model: Any,
-    median: Any,
-    n_low: Any,
-    n_high: Any,
-    value: Any,
-    err: Any,
-    n_used: Any,
-    n_valid: Any,
-    counts: Any,
+    sigma: Any,
+    chi2: Any,
+    n_out: Any,
 ) -> Any:
-    """Median, or mean without the extremes; the counts of both."""
+    """Sum squared distances from the result in units of the model variance.
+
+    Values beyond `sigma` are counted in `n_out` and left out of `chi2`.
+    """
     n, rows, nx = cube.shape
     has_extra = extra.shape[0] == rows and extra.shape[1] == nx
-    values, where = np.empty(n, np.float32), np.empty(n, np.int64)
+    total, inside = np.empty(nx), np.empty(nx)
+    centre, plane = np.empty(nx), np.zeros(nx)
     for y in range(rows):
         for x in range(nx):
-            m = _sorted_valid(cube, y, x, values, where)
-            n_valid[y, x] = m
-            n_used[y, x] = m
-            if m == 0:
-                value[y, x] = np.nan
-                err[y, x] = np.nan
-                continue
-            first, last = 0, m
-            if not median:
-                low = int(n_low * m / n + 0.001)
-                high = int(n_high * m / n + 0.001)
-                if low + high < m:
-                    first, last = low, m - high
-            if median:
-                v = _middle(values, m)
-            else:
-                v = 0.0
-                for j in range(first, last):
-                    v += values[j]
-                v /= last - first
-            e = np.float64(extra[y, x]) if has_extra else 0.0
-            # Unequal noise: the efficiency of the median follows the density at the
-            # centre, that is the mean of 1/sigma; a trimmed mean follows the mean square.
-            level = 0.0
-            for j in range(m):
-                variance = _variance(model, where[j], v, e)
-                level += 1.0 / np.sqrt(variance) if median else variance
-                counts[0, where[j]] += 1
-                counts[1, where[j]] += j < first or j >= last
-            sigma = m / level if median else np.sqrt(level / m)
-            n_used[y, x] = last - first
-            value[y, x] = np.float32(v)
-            err[y, x] = np.float32(sigma / np.sqrt(last - first))
+            total[x] = 0.0
+            inside[x] = 0.0
+            centre[x] = np.float64(value[y, x])
+            if has_extra:
+                plane[x] = np.float64(extra[y, x])
+        for i in range(n):
+            _add_distance(cube[i, y], model[:, i], centre, plane, sigma * sigma, total, inside)
+        for x in range(nx):
+            chi2[y, x] = np.float32(total[x])
+            n_out[y, x] = np.uint16(n_valid[y, x] - inside[x])

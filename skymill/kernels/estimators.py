@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import erf, exp, pi, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,19 +25,35 @@ class NoiseTable:
         self.table = np.full(n + 1, np.nan, np.float32)
         self.table[0] = 1.0
 
-    def __call__(self, counts: NDArray[np.uint16]) -> NDArray[np.float32]:
-        """Return the factor for each count; a scalar where all are equal."""
+    def apply(self, err: NDArray[np.float32], counts: NDArray[np.uint16]) -> None:
+        """Multiply errors by the factor for each count, in place; shapes (ny, nx)."""
         method, n, clip_sigma, n_low, n_high = self.arguments
         if method == "mean":
-            return np.ones((), np.float32)
+            return
         present = np.flatnonzero(np.bincount(counts.ravel(), minlength=n + 1))
         for m in present:
             if np.isnan(self.table[m]):
                 low, high = _dropped(int(m), n, n_low, n_high)
                 self.table[m] = estimator_noise(method, int(m), clip_sigma, low, high)
-        if len(present) == 1:
-            return np.asarray(self.table[present[0]])
-        return self.table[counts]
+        factors = self.table[present]
+        if (factors == factors[0]).all():
+            if factors[0] != 1:
+                err *= factors[0]
+            return
+        err *= self.table[counts]
+
+    def excess(self) -> float:
+        """Expected sum of squares about the estimator over that about the mean.
+
+        With ``Var T = 1/n + Var(T - mean)`` (see `estimator_noise`) the sum is
+        ``n - 1 + n Var(T - mean)`` in units of the variance of a value.
+        """
+        method, n, clip_sigma, n_low, n_high = self.arguments
+        if n < 2 or method not in ("median", "minmax"):
+            return 1.0
+        low, high = _dropped(n, n, n_low, n_high) if method == "minmax" else (0, 0)
+        noise = estimator_noise(method, n, clip_sigma, low, high)
+        return (n - 2 + noise**2 * n / (n - low - high)) / (n - 1)
 
 
 def _dropped(m: int, n: int, n_low: int, n_high: int) -> tuple[int, int]:
@@ -57,7 +74,7 @@ def estimator_noise(
     Parameters
     ----------
     method : str
-        ``mean``, ``median``, ``minmax`` or ``clipped``.
+        ``mean``, ``median``, ``minmax``, ``clipped`` or ``weighted`` (clipped too).
     n : int
         Number of values.
     clip_sigma : float
@@ -74,11 +91,15 @@ def estimator_noise(
     For a shift-equivariant estimator ``T`` of a normal sample, ``T - mean`` and
     ``mean`` are independent (Basu), so ``Var T = 1/n + Var(T - mean)``. Only the small
     second part is simulated, with a fixed seed. Above 100 values that of 100 is used.
+    Thresholds of 4 sigma and more cost less than 0.06 %; there the limit for many
+    values, a variance larger by ``p / (p - 2 k phi(k))``, serves for any number of them.
     """
     if method == "mean" or n < 2 or (method == "median" and n == 2):
         return 1.0
-    if method == "clipped" and clip_sigma > 6:
-        return 1.0
+    if method in ("clipped", "weighted"):
+        if clip_sigma >= 4:
+            return _far_tail(clip_sigma)
+        method = "clipped"
     if n > 100:
         shrink = 100 / n
         return estimator_noise(method, 100, clip_sigma, int(n_low * shrink), int(n_high * shrink))
@@ -103,3 +124,9 @@ def estimator_noise(
         raise ValueError(f"unknown method {method!r}")
     variance = 1 / n + np.var(estimate - mean)
     return float(np.sqrt(variance / np.mean(1.0 / np.asarray(used))))
+
+
+def _far_tail(k: float) -> float:
+    """Noise of a mean clipped at ``k`` sigma against ``sigma / sqrt(number used)``."""
+    inside = erf(k / sqrt(2))
+    return sqrt(inside / (inside - 2 * k * exp(-k * k / 2) / sqrt(2 * pi)))

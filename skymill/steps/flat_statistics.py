@@ -1,23 +1,31 @@
-"""Statistics of flat fields: levels, gradients, and the gain from pairs."""
+"""Statistics of flat fields: levels, and how their illumination differs at large scale."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skymill.robust import clipped_mean_std
-from skymill.steps.masters_intake import box_corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["gain_from_pairs", "histogram_mode", "level_of", "relative_gradient", "sparse"]
+__all__ = [
+    "LargeScale",
+    "histogram_mode",
+    "illumination",
+    "large_scale",
+    "level_of",
+    "sparse",
+    "surface_terms",
+]
 
-#: Fewest usable pixels of a box in a pair.
-MINIMUM_PIXELS = 100
+#: Polynomials of lower order need fewer boxes than this per coefficient.
+BOXES_PER_TERM = 3
 
 
 def level_of(values: NDArray[Any], scale: str) -> float:
@@ -91,75 +99,142 @@ def histogram_mode(values: NDArray[Any]) -> float:
     return float(ordered[(begin[best] + 1 + end[best] + 1) // 2 - 1])
 
 
-def relative_gradient(samples: NDArray[np.float64], shape: tuple[int, int]) -> list[float]:
-    """Peak-to-valley of a plane through each flat divided by the median flat.
+@dataclass(frozen=True, eq=False)
+class LargeScale:
+    """How the illumination of each flat differs from that of the group.
 
     Parameters
     ----------
-    samples : ndarray, shape (frames, boxes, side, side)
-        Corrected boxes of each flat (ADU).
+    coefficients : ndarray of float64, shape (frames, terms)
+        Polynomial of (flat / reference), normalised to 1 in the median; terms of
+        `surface_terms`. The first is a constant, the next two are the slopes.
+    order : int
+        Order of the polynomial.
+    gradient : ndarray of float64, shape (frames,)
+        Peak to valley of its plane over the frame.
+    deviation : ndarray of float64, shape (frames,)
+        Largest distance of the polynomial from 1 at the boxes.
+    """
+
+    coefficients: NDArray[np.float64]
+    order: int
+    gradient: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+def surface_terms(
+    y: NDArray[np.float64], x: NDArray[np.float64], order: int
+) -> NDArray[np.float64]:
+    """Products of Legendre polynomials of total degree up to ``order``.
+
+    Parameters
+    ----------
+    y, x : ndarray of float64, same shape
+        Coordinates, -1 to 1 over the frame.
+    order : int
+        Largest total degree.
+
+    Returns
+    -------
+    ndarray of float64, shape (terms, ...)
+        1, x, y, then by growing degree.
+    """
+    px = np.moveaxis(np.polynomial.legendre.legvander(x, max(order, 1)), -1, 0)
+    py = np.moveaxis(np.polynomial.legendre.legvander(y, max(order, 1)), -1, 0)
+    terms = [px[d - j] * py[j] for d in range(order + 1) for j in range(d + 1)]
+    return np.stack(terms)
+
+
+def _fit(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares with finite values only, outliers (stars, dust) dropped once."""
+    good = np.isfinite(values)
+    for _ in range(2):
+        part = terms[:, good]
+        normal = np.einsum("in,jn->ij", part, part)
+        found = np.linalg.solve(normal, np.einsum("in,n->i", part, values[good]))
+        residual = values - np.einsum("in,i->n", terms, found)
+        spread = 1.4826 * np.median(np.abs(residual[good]))
+        near = np.isfinite(values) & (np.abs(residual) <= max(6 * spread, 1e-6))
+        if near.sum() < BOXES_PER_TERM * len(terms):
+            break
+        good = near
+    return np.asarray(found)
+
+
+def large_scale(
+    levels: NDArray[np.float64],
+    at: NDArray[np.float64],
+    *,
+    order: int = 2,
+    reference: Sequence[int] | None = None,
+) -> LargeScale:
+    """Compare the illumination of flats with that of their median.
+
+    Parameters
+    ----------
+    levels : ndarray of float64, shape (frames, boxes)
+        Level of each box (any unit), NaN where unknown.
+    at : ndarray of float64, shape (boxes, 2)
+        Centres (y, x) of the boxes, -1 to 1 over the frame.
+    order : int
+        Order of the polynomial; lowered where the boxes do not suffice.
+    reference : sequence of int, optional
+        Frames whose median is the reference; all by default.
+
+    Returns
+    -------
+    LargeScale
+        Zero differences for a single frame, where there is nothing to compare with.
+    """
+    n = len(levels)
+    known = np.isfinite(levels).all(axis=0)
+    while order > 0 and known.sum() < BOXES_PER_TERM * (order + 1) * (order + 2) // 2:
+        order -= 1
+    terms = surface_terms(at[:, 0], at[:, 1], order)
+    coefficients = np.zeros((n, len(terms)))
+    coefficients[:, 0] = 1.0
+    if n < 2 or not known.any():
+        return LargeScale(coefficients, order, np.zeros(n), np.zeros(n))
+    relative = levels / np.median(levels[:, known], axis=1)[:, None]
+    chosen = relative if reference is None else relative[list(reference)]
+    ratio = np.full(levels.shape, np.nan)
+    ratio[:, known] = relative[:, known] / np.median(chosen[:, known], axis=0)
+    for i in range(n):
+        coefficients[i] = _fit(terms, ratio[i] / np.median(ratio[i, known]))
+    surface = np.einsum("fi,in->fn", coefficients, terms)
+    deviation = np.abs(surface / np.median(surface, axis=1)[:, None] - 1).max(axis=1)
+    slopes = np.abs(coefficients[:, 1:3]).sum(axis=1) if order > 0 else np.zeros(n)
+    return LargeScale(coefficients, order, 2 * slopes, deviation)
+
+
+def illumination(
+    coefficients: NDArray[np.float64], order: int, shape: tuple[int, int], y0: int, y1: int
+) -> NDArray[np.float64]:
+    """Evaluate the polynomial of one flat on rows of the frame.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float64, shape (terms,)
+        As in `LargeScale`.
+    order : int
+        Its order.
     shape : tuple of int
-        Shape (ny, nx) of the frames.
+        Shape (ny, nx) of the frame.
+    y0, y1 : int
+        Rows.
 
     Returns
     -------
-    list of float
-        Relative; 0 for a single frame, where there is nothing to compare with.
+    ndarray of float64, shape (y1 - y0, nx)
     """
-    if len(samples) < 2:
-        return [0.0] * len(samples)
-    flat = samples.reshape(*samples.shape[:2], -1)
-    filled = np.where(np.isfinite(flat), flat, np.nanmedian(flat, axis=(1, 2), keepdims=True))
-    level = np.median(filled, axis=2)
-    level = level / np.median(level, axis=1, keepdims=True)
-    ratio = level / np.median(level, axis=0)
-    corners = np.array(box_corners(shape)[0], float)
-    at = (corners - corners.mean(axis=0)) / np.maximum(np.ptp(corners, axis=0), 1)
-    # the grid is regular, so the two slopes are independent of each other
-    power = np.maximum((at**2).sum(axis=0), 1e-12)
-    slopes = (ratio[:, :, None] * at[None]).sum(axis=1) / power
-    return [float(np.abs(pair).sum()) for pair in slopes]
-
-
-def gain_from_pairs(
-    samples: Sequence[NDArray[np.float64]], quiet_variance: Sequence[float]
-) -> tuple[float, float]:
-    """Gain from pairs of flats: photons scatter by their square root.
-
-    In a box with mean levels ``a`` and ``b = a / r`` the scatter of ``x - r y`` is
-    ``(a + r^2 b) / g + (1 + r^2) q``; the pattern of the flat cancels.
-
-    Parameters
-    ----------
-    samples : sequence of ndarray, shape (boxes, side, side)
-        Corrected boxes of each flat (ADU), NaN where not usable.
-    quiet_variance : sequence of float
-        Variance ``q`` without light of each flat (ADU^2).
-
-    Returns
-    -------
-    gain, error : float
-        Electron/ADU and standard error from the scatter between boxes; NaN if there
-        are fewer than two flats or no usable box.
-    """
-    inverse = []
-    for k in range(len(samples) - 1):
-        quiet = quiet_variance[k], quiet_variance[k + 1]
-        for one, two in zip(samples[k], samples[k + 1], strict=True):
-            good = np.isfinite(one) & np.isfinite(two)
-            if good.sum() < MINIMUM_PIXELS:
-                continue
-            a, b = float(np.median(one[good])), float(np.median(two[good]))
-            if a <= 0 or b <= 0:
-                continue
-            ratio = a / b
-            _, spread = clipped_mean_std(one[good] - ratio * two[good], 4.0, 5, 0.4)
-            shot = spread**2 - quiet[0] - ratio**2 * quiet[1]
-            inverse.append(shot / (a + ratio**2 * b))
-    if len(inverse) < 2:
-        return np.nan, np.nan
-    mean, scatter = clipped_mean_std(np.array(inverse), 4.0, 5)
-    if not mean > 0:
-        return np.nan, np.nan
-    error = scatter / np.sqrt(len(inverse)) / mean**2
-    return 1 / mean, float(error)
+    y = (np.arange(y0, y1) + 0.5) / shape[0] * 2 - 1
+    x = (np.arange(shape[1]) + 0.5) / shape[1] * 2 - 1
+    px = np.polynomial.legendre.legvander(x, max(order, 1))
+    py = np.polynomial.legendre.legvander(y, max(order, 1))
+    out = np.zeros((y1 - y0, shape[1]))
+    k = 0
+    for degree in range(order + 1):
+        for j in range(degree + 1):
+            out += coefficients[k] * py[:, j, None] * px[None, :, degree - j]
+            k += 1
+    return out

@@ -11,24 +11,33 @@ import numpy as np
 
 from skymill.errors import Result
 from skymill.frame import MaskBit, Master
+from skymill.kernels.odd_pixels import beyond, stretch_levels
 from skymill.steps.masters_common import (
     Intake,
     LoadedFrame,
     MasterFailed,
     MasterProduct,
     RawInput,
+    amplifier_cards,
     base_header,
     base_mask,
     combine_frames,
     good_median,
-    pair_noise,
-    reject_odd_levels,
     stack_terms,
     with_changes,
 )
+from skymill.steps.masters_compare import (
+    ROUGH_VALUES,
+    AmplifierNoise,
+    frame_noise,
+    noise_between,
+    reject_odd_levels,
+)
+from skymill.steps.masters_quality import ModelCheck, check_model, few_frames, unstable_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -39,6 +48,8 @@ __all__ = ["MasterFailed", "MasterProduct", "RawInput", "master_bias"]
 STEP = "master_bias"
 #: Length of a stretch of a row that a pixel is compared with.
 BLOCK_PX = 32
+#: Rows that the level of a column is measured on.
+COLUMN_ROWS = 512
 
 
 def master_bias(
@@ -51,10 +62,13 @@ def master_bias(
     reject_high: int = 1,
     minimum: int = 3,
     overscan: Mapping[str, Any] | None = None,
-    memory_mb: float = 500,
+    memory_mb: float = 250,
     level_tolerance_sigma: float = 8.0,
     read_noise_tolerance: float = 0.15,
+    model_tolerance: float = 0.2,
     hot_sigma: float = 8.0,
+    electronics: Mapping[str, Any] | None = None,
+    scratch: str | Path | None = None,
 ) -> Result[MasterProduct]:
     """Combine bias frames.
 
@@ -69,59 +83,74 @@ def master_bias(
     minimum : int
         Fewest usable frames.
     overscan : mapping, optional
-        Settings of `skymill.readout.fit_overscan`.
+        Settings of `skymill.overscan.fit_overscan`.
     memory_mb : float
-        Memory for raw pixels; beyond it the frames are read again in parts.
+        Memory for raw pixels; beyond it they wait in a scratch file.
     level_tolerance_sigma : float
         A frame further than this from the group's level or scatter is rejected.
     read_noise_tolerance : float
         Relative difference of measured and declared read noise that is flagged.
+    model_tolerance : float
+        Relative difference of the pooled sample variance and the model variance that is
+        flagged.
     hot_sigma : float
         A pixel or column this many read noises above (below) its surroundings is hot
         (cold).
+    electronics : mapping, optional
+        Crosstalk of the instrument, see `skymill.readout.Readout.from_row`.
+    scratch : str or Path, optional
+        Folder for the scratch file.
 
     Returns
     -------
     Result of MasterProduct
         Master in ADU. ``err`` is the standard error from the noise measured between
-        frames (from the declared read noise if there is one frame). Flag
-        ``READ_NOISE_SUSPECT``.
+        frames (from the declared read noise if there is one frame). Flags
+        ``READ_NOISE_SUSPECT``, ``MODEL_NOISE``, ``FEW_FRAMES``, and ``BIAS_JUMP`` if
+        the only two frames contradict each other.
 
     Raises
     ------
     MasterFailed
         ``TOO_FEW``.
     """
-    intake = Intake(STEP, frames, overscan or {}, memory_mb)
+    intake = Intake(STEP, frames, overscan or {}, memory_mb, electronics, scratch)
     intake.require(minimum, master_id)
-    declared = float(np.sqrt(intake.loaded[0].readout.dark_variance_adu2))
-    rough = pair_noise(intake.samples())
-    reject_odd_levels(intake, level_tolerance_sigma, rough if rough > 0 else declared, "BIAS_JUMP")
+    rough = noise_between(intake, ROUGH_VALUES)
+    flags = reject_odd_levels(intake, level_tolerance_sigma, rough.typical_adu, "BIAS_JUMP")
     intake.require(minimum, master_id)
-    measured = pair_noise(intake.samples())
-    noise = measured if measured > 0 else declared
+    noise = noise_between(intake)
 
-    def terms(kept: Sequence[LoadedFrame]) -> Terms:
-        return with_changes(stack_terms(kept, noise**2), gain=np.full(len(kept), np.inf))
+    def terms(kept: Sequence[LoadedFrame], amp: int) -> Terms:
+        own = stack_terms(kept, amp, noise.adu[amp] ** 2)
+        own = with_changes(own, gain=np.full(len(kept), np.inf))
+        single = frame_noise(intake.samples(amp)) if method == "weighted" else np.array(np.nan)
+        if not np.isfinite(single).all():
+            return own
+        return with_changes(own, noise=own.noise - noise.adu[amp] ** 2 + single**2)
 
     combined = combine_frames(
-        intake, terms, minimum, master_id,
+        intake, terms, minimum, master_id, with_scatter=len(intake.loaded) > 1,
         method=method, clip_sigma=clip_sigma, n_low=reject_low, n_high=reject_high,
     )  # fmt: skip
     mask = base_mask(combined)
-    odd = find_odd_pixels(combined.value, hot_sigma * noise)
-    mask |= odd
-    if len(intake.loaded) >= 5 and method == "clipped":
-        unstable = (combined.n_used > 0) & (combined.n_used <= len(intake.loaded) // 2)
-        mask[unstable] |= np.uint16(MaskBit.HOT)
+    for amp, one in enumerate(intake.amplifiers):
+        at = one.place.slices
+        mask[at] |= find_odd_pixels(combined.value[at], hot_sigma * noise.adu[amp])
+    check = check_model(intake, combined, mask)
+    unstable = unstable_pixels(combined, check.ratio)
+    mask[unstable] |= np.uint16(MaskBit.HOT)
     mask[_grown(~np.isfinite(combined.value))] |= np.uint16(MaskBit.HOT)
     header = base_header("bias", master_id, intake, combined, method)
-    if measured > 0:
-        header["RNADU"] = (measured, "[adu] read noise between bias frames")
+    header.update(amplifier_cards(intake.amplifiers, noise_adu=noise.measured))
     master = Master(combined.value, combined.err, mask, header, unit="adu", nused=combined.n_used)
-    numbers = _numbers(intake, master, measured)
-    flags = _read_noise_flag(intake, measured, read_noise_tolerance)
-    return Result(MasterProduct(master, intake.outcomes(), numbers), flags, numbers)
+    numbers = _numbers(intake, master, noise, check)
+    numbers["n_unstable"] = int(np.count_nonzero(unstable))
+    every = (
+        *flags, *_read_noise_flags(intake, noise, read_noise_tolerance),
+        *check.flags(model_tolerance), *few_frames(intake),
+    )  # fmt: skip
+    return Result(MasterProduct(master, intake.outcomes(), numbers), every, numbers)
 
 
 def _grown(bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -160,55 +189,66 @@ def find_odd_pixels(value: NDArray[np.float32], limit: float) -> NDArray[np.uint
     if not finite.any():
         return mask
     ny, nx = value.shape
-    level = np.float32(np.median(value[finite]))
-    work = (value if finite.all() else np.where(finite, value, level)) - level
-    blocks = -(-nx // BLOCK_PX)
-    padded = np.pad(work, ((0, 0), (0, blocks * BLOCK_PX - nx)), mode="symmetric")
-    local = np.median(padded.reshape(ny, blocks, BLOCK_PX), axis=2)
-    work -= np.median(work, axis=1)[:, None]
-    columns = np.median(work, axis=0)
+    level = np.float32(good_median(value, mask))
+    local = np.empty((ny, -(-nx // BLOCK_PX)), np.float32)
+    stretch_levels(value, level, BLOCK_PX, local)
+    # some hundred rows know the level of a column far better than the limit
+    some = slice(None, None, max(1, ny // COLUMN_ROWS))
+    part = np.where(finite[some], value[some], level)
+    columns = np.median(part - np.median(local[some], axis=1)[:, None], axis=0)
     smooth = median_filter(columns, size=min(31, nx), mode="mirror")
     bump = np.abs(columns - smooth) > limit
     # An odd column is flagged as a whole. Of the others the column's own level is pattern,
     # and so is what a stretch of a row has in common.
     pattern = np.where(bump, smooth, columns).astype(np.float32)
-    work = padded[:, :nx] - np.repeat(local, BLOCK_PX, axis=1)[:, :nx] - pattern
-    common = np.pad(pattern, (0, blocks * BLOCK_PX - nx), mode="symmetric")
-    work += np.repeat(np.median(common.reshape(blocks, BLOCK_PX), axis=1), BLOCK_PX)[:nx]
-    mask[work > limit] |= np.uint16(MaskBit.HOT)
-    mask[work < -limit] |= np.uint16(MaskBit.COLD)
+    common = np.empty((1, local.shape[1]), np.float32)
+    stretch_levels(pattern[None], np.float32(0), BLOCK_PX, common)
+    pattern -= np.repeat(common[0], BLOCK_PX)[:nx]
+    hot, cold = np.uint16(MaskBit.HOT), np.uint16(MaskBit.COLD)
+    beyond(value, local, pattern, BLOCK_PX, np.float32(limit), hot, cold, mask)
     return mask
 
 
-def _numbers(intake: Intake, master: Master, measured: float) -> dict[str, Any]:
+def _numbers(
+    intake: Intake, master: Master, noise: AmplifierNoise, check: ModelCheck
+) -> dict[str, Any]:
     readout = intake.loaded[0].readout
     levels = [float(frame.numbers.get("level_adu", np.nan)) for frame in intake.loaded]
-    hot = np.count_nonzero(master.mask & np.uint16(MaskBit.HOT))
-    cold = np.count_nonzero(master.mask & np.uint16(MaskBit.COLD))
-    return {
+    measured = np.array(noise.measured)
+    gains = np.array([one.gain_e_adu for one in intake.amplifiers])
+    known = bool((measured > 0).all())
+    numbers: dict[str, Any] = {
         "n_frames": len(intake.inputs),
         "n_used": len(intake.loaded),
         "level_adu": good_median(master.sci, master.mask),
         "level_scatter_adu": float(np.std(levels, ddof=1)) if len(levels) > 2 else None,
         "median_err_adu": good_median(master.err, master.mask),
-        "read_noise_adu": measured if measured > 0 else None,
-        "read_noise_e": measured * readout.gain_e_adu if measured > 0 else None,
+        "read_noise_adu": float(np.sqrt(np.mean(measured**2))) if known else None,
+        "read_noise_e": float(np.sqrt(np.mean((measured * gains) ** 2))) if known else None,
         "read_noise_declared_e": readout.read_noise_e,
-        "n_hot": int(hot),
-        "n_cold": int(cold),
+        "variance_ratio": check.ratio,
+        "n_hot": int(np.count_nonzero(master.mask & np.uint16(MaskBit.HOT))),
+        "n_cold": int(np.count_nonzero(master.mask & np.uint16(MaskBit.COLD))),
     }
+    if known and len(gains) > 1:
+        for one, value in zip(intake.amplifiers, measured * gains, strict=True):
+            numbers[f"read_noise_e_{one.name}"] = float(value)
+    return numbers
 
 
-def _read_noise_flag(
-    intake: Intake, measured: float, tolerance: float
-) -> tuple[tuple[str, str], ...]:
-    readout = intake.loaded[0].readout
-    told = float(np.sqrt(readout.dark_variance_adu2))
-    if not measured > 0 or abs(measured / told - 1) <= tolerance:
-        return ()
-    text = (
-        f"the frames scatter by {measured:.2f} ADU, that is {measured * readout.gain_e_adu:.1f} "
-        f"electron at {readout.gain_e_adu:g} electron/ADU, but {readout.read_noise_e:g} electron "
-        "are declared. Check gain and read noise in the instrument file."
-    )
-    return (("READ_NOISE_SUSPECT", text),)
+def _read_noise_flags(
+    intake: Intake, noise: AmplifierNoise, tolerance: float
+) -> list[tuple[str, str]]:
+    """One flag per amplifier whose measured and declared read noise differ too much."""
+    flags = []
+    for one, measured in zip(intake.amplifiers, noise.measured, strict=True):
+        told = float(np.sqrt(one.dark_variance_adu2))
+        if not measured > 0 or abs(measured / told - 1) <= tolerance:
+            continue
+        text = (
+            f"the frames scatter by {measured:.2f} ADU, that is {measured * one.gain_e_adu:.1f} "
+            f"electron at {one.gain_e_adu:g} electron/ADU, but {one.read_noise_e:g} electron "
+            f"are declared for {one.label}. Check gain and read noise in the instrument file."
+        )
+        flags.append(("READ_NOISE_SUSPECT", text))
+    return flags

@@ -7,7 +7,10 @@ import pytest
 from astropy.stats import sigma_clip
 
 from skymill.kernels.combine import Combined, Terms, combine
+from skymill.kernels.combine_bands import linearise
+from skymill.kernels.combine_ordered import network
 from skymill.kernels.estimators import estimator_noise
+from skymill.linearity import Linearity
 
 SHAPE = (37, 29)
 
@@ -150,6 +153,17 @@ def test_two_camps_keep_the_lower_one_and_say_so():
     assert got.n_used[0, 0] == 2
 
 
+def test_values_that_all_disagree_keep_the_lower_ones():
+    """Two hits among three values: the median is a hit, and stands alone."""
+    cube = np.full((3, 2, 2), 100.0, np.float32)
+    cube[0, 0, 0], cube[1, 0, 0] = 5000.0, 900.0
+    got = run(cube)
+    assert got.value[0, 0] == 100.0
+    assert got.n_used[0, 0] == 1
+    assert got.conflict[0, 0]
+    assert not got.conflict[1, 1]
+
+
 def test_outlier_of_eight_sigma_is_rejected_with_three_frames():
     """Clipping by the sample's own scatter cannot do this with fewer than eight frames."""
     rng = np.random.default_rng(5)
@@ -283,6 +297,91 @@ def test_error_of_the_median_uses_the_harmonic_scatter():
     np.testing.assert_allclose(got.err, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n", [*range(1, 21), 37])
+def test_network_sorts_every_number_of_values(n):
+    values = np.random.default_rng(n).permutation(n * 50).reshape(n, 50)
+    for a, b in network(n):
+        values[[a, b]] = np.minimum(values[a], values[b]), np.maximum(values[a], values[b])
+    assert (np.diff(values, axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("method", ["median", "minmax"])
+def test_ordered_estimators_know_invalid_values_and_ties(method):
+    """Against numpy, with NaN, equal values, and rows longer than one tile."""
+    rng = np.random.default_rng(9)
+    cube = rng.integers(0, 12, (7, 5, 600)).astype(np.float32)
+    cube[rng.uniform(size=cube.shape) < 0.2] = np.nan
+    got = run(cube, terms(7, 5), method=method, n_low=1, n_high=2)
+    ordered = np.sort(cube.astype(np.float64), axis=0)  # NaN last
+    valid = np.isfinite(cube).sum(axis=0)
+    expected = np.full(valid.shape, np.nan)
+    used = valid.copy()
+    for m in range(1, 8):
+        low, high = int(m / 7 + 0.001), int(2 * m / 7 + 0.001)
+        part = ordered[:m] if method == "median" else ordered[low : m - high]
+        centre = np.median(part, axis=0) if method == "median" else part.mean(axis=0)
+        expected[valid == m] = centre[valid == m]
+        if method == "minmax":
+            used[valid == m] = m - low - high
+    np.testing.assert_allclose(got.value, expected, rtol=3e-7)
+    np.testing.assert_array_equal(got.n_used, used)
+    np.testing.assert_array_equal(got.counts[0], np.isfinite(cube).sum(axis=(1, 2)))
+    assert got.counts[1].sum() == (valid - used).sum()
+
+
+@pytest.mark.parametrize("n", [*range(1, 21)])
+def test_standard_errors_are_those_of_the_estimators(n):
+    """F4: Monte Carlo of each estimator, three noises among the frames, 80 000 pixels."""
+    rng = np.random.default_rng(400 + n)
+    shape = (200, 400)
+    noise = np.resize([4.0, 4.4, 4.8], n) ** 2
+    cube = rng.normal(0, 1, (n, *shape)) * np.sqrt(noise)[:, None, None]
+    cube = (cube + 500).astype(np.float32)
+    t = Terms(np.zeros((n, shape[0])), noise, np.full(n, np.inf))
+    for method in ("mean", "median", "clipped", "weighted", "minmax"):
+        for sigma in (3.0, 4.5) if method == "clipped" else (4.5,):
+            got = run(cube, t, method=method, n_low=1, n_high=1, clip_sigma=sigma)
+            pull = (got.value - 500) / got.err
+            # 0.3 % for the tables, and unequal noise under order statistics 0.5 %
+            assert pull.std() == pytest.approx(1, abs=4 / np.sqrt(2 * pull.size) + 0.008), method
+    if n > 2:
+        # 1/sum(1/sigma^2), the smallest error that there is
+        best = np.sqrt(1 / (1 / noise).sum())
+        np.testing.assert_allclose(np.median(run(cube, t, method="weighted").err), best, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["clipped", "weighted", "mean", "median", "minmax"])
+def test_scatter_has_the_expected_chi_square(method):
+    rng = np.random.default_rng(31)
+    n, shape = 8, (60, 300)
+    true = rng.uniform(0, 3000, shape)
+    extra = rng.uniform(0, 50, shape).astype(np.float32)
+    sigma = np.sqrt(25 + (true - extra).clip(0) / 2)
+    cube = (true + rng.normal(0, 1, (n, *shape)) * sigma).astype(np.float32)
+    cube[2, 10, 10] += 4000
+    cube[5, 20, 20] = np.nan
+    t = terms(n, 60, gain=np.full(n, 2.0), charge=np.full(n, -1.0))
+    got = run(cube, t, method=method, extra=extra, with_scatter=True)
+    part = got.scatter
+    assert part.n_out[10, 10] == (1 if method != "mean" else part.n_out[10, 10])
+    assert part.n_in[20, 20] + part.n_out[20, 20] == 7
+    ratio = np.delete(part.chi2.ravel(), 10 * 300 + 10).sum() / ((n - 1) * (part.chi2.size - 1))
+    # about a median or a trimmed mean the squares are larger, by a known factor
+    assert ratio / part.excess == pytest.approx(1, abs=4 * np.sqrt(2 / (7 * 18_000)) + 0.005)
+
+
+def test_linear_pixels_follow_the_curve():
+    rule = Linearity.from_rule({"polynomial": [2e-6]})
+    raw = np.array([[100, 1000, 30_000, 65_000, 90]], np.uint16)
+    out = np.empty(raw.shape, np.float32)
+    base = np.full(raw.shape, 4.0, np.float32)
+    linearise(raw, out, np.array([90.0]), base, 0.5, rule.values, rule.step_adu, 60_000.0)
+    signal = raw[0].astype(float) - 92
+    np.testing.assert_allclose(out[0, :3], (signal * (1 + 2e-6 * signal))[:3], rtol=1e-4)
+    assert np.isposinf(out[0, 3])
+    assert out[0, 4] == pytest.approx(-2, rel=1e-3)
+
+
 def test_wrong_use_is_refused(cube):
     with pytest.raises(ValueError, match="method must be"):
         run(cube, method="average")
@@ -297,4 +396,4 @@ def test_wrong_use_is_refused(cube):
     with pytest.raises(ValueError, match="base must have shape"):
         run(cube, base=np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="rows 0:32 have shape"):
-        combine([lambda a, b: np.zeros((1, 1))], SHAPE, terms(1))
+        combine([lambda a, b: np.zeros((1, 1))], SHAPE, terms(1), rows=32)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+from functools import partial
+
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from skymill.errors import FrameRejected
 from skymill.frame import MaskBit
+from skymill.overscan import OverscanLevel
+from skymill.pixel_store import PixelStore
 from skymill.steps.master_bias import RawInput, master_bias
-from skymill.steps.masters_common import MasterFailed, pair_noise, shortest_half
+from skymill.steps.masters_common import MasterFailed, amplifier_figure, pair_noise, shortest_half
 
 NY, NX = 120, 160
 ROW = {
@@ -115,21 +122,28 @@ def test_unreadable_frame_does_not_stop_the_others(arrays):
     assert result.numbers["n_used"] == 9
 
 
-def test_frame_that_vanishes_between_the_passes_is_dropped(arrays):
-    frames, count = inputs(arrays), [0]
+def test_h202_every_file_is_opened_once_and_a_spill_needs_one_more(arrays, tmp_path, monkeypatch):
+    opened = [0] * len(arrays)
 
-    def fades():
-        count[0] += 1
-        if count[0] > 1:
-            raise FrameRejected("VANISHED", "the file is gone.")
-        return arrays[3].copy(), fits.Header()
+    def read(i):
+        opened[i] += 1
+        return arrays[i].copy(), fits.Header()
 
-    frames[3] = RawInput("b3", ROW, fades)
-    result = master_bias(frames, memory_mb=0.05)
-    assert codes(result.value.outcomes) == {"b3": "VANISHED"}
-    without = master_bias([frame for frame in inputs(arrays) if frame.frame_id != "b3"])
-    # the noise was measured with all ten; the pixels are those of nine
-    np.testing.assert_allclose(result.value.master.sci, without.value.master.sci, atol=2e-3)
+    frames = [RawInput(f"b{i}", ROW, partial(read, i)) for i in range(len(arrays))]
+    reads, plain = [0], PixelStore.read
+
+    def counted(store, *args):
+        reads[0] += 1
+        return plain(store, *args)
+
+    monkeypatch.setattr(PixelStore, "read", counted)
+    before = len(os.listdir("/proc/self/fd"))
+    master_bias(frames, memory_mb=0.05, scratch=tmp_path)
+    assert opened == [1] * len(arrays)
+    assert reads[0] >= len(arrays)  # the second pass did come from the scratch file
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before  # which is closed, and left no name
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_little_memory_gives_the_same_bytes(arrays):
@@ -138,6 +152,184 @@ def test_little_memory_gives_the_same_bytes(arrays):
     assert whole.sci.tobytes() == small.sci.tobytes()
     assert whole.err.tobytes() == small.err.tobytes()
     assert whole.mask.tobytes() == small.mask.tobytes()
+
+
+def test_h217_masters_of_one_or_two_frames_say_so(arrays):
+    one = master_bias(inputs(arrays[:1]), minimum=1)
+    two = master_bias(inputs(arrays[:2]), minimum=2)
+    assert [code for code, _ in one.flags] == ["FEW_FRAMES"]
+    assert [code for code, _ in two.flags] == ["FEW_FRAMES"]
+    assert "one frame only" in one.flags[0][1]
+    assert one.numbers["variance_ratio"] is None
+    assert one.numbers["n_unstable"] == two.numbers["n_unstable"] == 0
+
+
+def test_two_frames_that_contradict_each_other_degrade_the_master(arrays):
+    arrays[1][:, :NX] += 30
+    result = master_bias(inputs(arrays[:2]), minimum=2)
+    assert "BIAS_JUMP" in [code for code, _ in result.flags]
+    assert "differ by" in result.flags[0][1]
+
+
+@pytest.mark.parametrize("method", ["clipped", "weighted", "median", "minmax"])
+def test_h155_a_star_in_one_bias_leaves_no_trace(arrays, method):
+    y, x = np.mgrid[:NY, :NX]
+    star = 4000 * np.exp(-((x - 80) ** 2 + (y - 60) ** 2) / 18)
+    arrays[5][:, :NX] += star.astype(np.uint16)
+    result = master_bias(inputs(arrays), method=method)
+    # the largest of 1000 pixels; minmax and median lose one value only
+    residual = (result.value.master.sci - pattern())[40:80, 60:100]
+    assert np.abs(residual).max() < 6 * 5 / np.sqrt(9)
+    assert result.value.outcomes[5].status in ("ok", "degraded")
+
+
+def test_weights_follow_the_noise_of_each_frame(arrays):
+    """Within the tolerance of the scatter, noisier frames count less and the error knows."""
+    noise = np.array([4.6, 4.6, 5.4, 5.4, 5.0, 5.0, 4.6, 5.4, 5.0, 4.6])
+    frames = [raw_bias(i + 300, noise=s) for i, s in enumerate(noise)]
+    weighted = master_bias(inputs(frames), method="weighted").value.master
+    plain = master_bias(inputs(frames)).value.master
+    best = np.sqrt(1 / (1 / (noise**2 + 1 / 12)).sum())
+    error = 4 / np.sqrt(2 * NY * NX)
+    assert (weighted.sci - pattern()).std() == pytest.approx(best, rel=error + 0.003)
+    assert np.median(weighted.err) == pytest.approx(best, rel=0.01)
+    assert np.median(weighted.err) < np.median(plain.err)
+
+
+def test_variance_is_that_of_the_model_or_the_master_is_flagged(arrays):
+    result = master_bias(inputs(arrays))
+    # 19 200 pixels, 9 degrees of freedom each; rounding and the threshold make 0.5 %
+    assert result.numbers["variance_ratio"] == pytest.approx(1, abs=0.005 + 3 * 0.0034)
+    # a level that wanders along the rows from frame to frame cancels in no difference of
+    # neighbours that follow each other slowly, but the pixels scatter by it
+    x = np.arange(NX)
+    drifting = []
+    for i in range(12):
+        raw = raw_bias(i + 700).astype(np.float64)
+        raw[:, :NX] += 16 * np.sin(x / 4.0) * np.sin(np.pi * i / 24)
+        drifting.append(raw.round().astype(np.uint16))
+    noisy = master_bias(inputs(drifting), level_tolerance_sigma=50)
+    assert "MODEL_NOISE" in [code for code, _ in noisy.flags]
+    assert noisy.numbers["variance_ratio"] > 1.2
+
+
+def test_amplifiers_are_measured_and_named_one_by_one():
+    """A23, E27: two amplifiers side by side, mirrored, of different noise and gain."""
+    rng = np.random.default_rng(7)
+    noise, gain, width = (4.0, 9.0), (2.0, 1.3), NX // 2
+    row = {
+        "nx": NX, "ny": NY, "hdu": 1, "amplifiers": json.dumps([
+            {"name": "A", "hdu": 1, "data": f"[1:{width},1:{NY}]", "place": f"[1:{width},1:{NY}]",
+             "bias": [f"[{width + 1}:{width + 20},1:{NY}]"], "gain": gain[0], "noise": 8.0},
+            {"name": "B", "hdu": 2, "data": f"[1:{width},1:{NY}]",
+             "place": f"[{NX}:{width + 1},1:{NY}]",
+             "bias": [f"[{width + 1}:{width + 20},1:{NY}]"], "gain": gain[1], "noise": 6.0},
+        ]), "saturation_adu": 65_535.0, "gain_e_adu": 1.65, "read_noise_e": 7.0,
+    }  # fmt: skip
+    frames = []
+    for i in range(8):
+        images = {}
+        for amp in (0, 1):
+            raw = 1000 + 300 * amp + 5 * i + rng.normal(0, noise[amp], (NY, width + 20))
+            own = pattern()[:, width * amp : width * (amp + 1)]
+            raw[:, :width] += own[:, ::-1] if amp else own
+            images[amp + 1] = raw.round().astype(np.uint16)
+        frames.append(RawInput(f"b{i}", row, lambda images=images: (images, fits.Header())))
+    result = master_bias(frames)
+    master = result.value.master
+    for amp, place in enumerate((np.s_[:, :width], np.s_[:, width:])):
+        sigma = np.hypot(noise[amp], 12**-0.5) / np.sqrt(8)
+        residual = (master.sci - pattern())[place]
+        assert residual.std() == pytest.approx(sigma, rel=4 / np.sqrt(2 * residual.size))
+        assert np.median(master.err[place]) == pytest.approx(sigma, rel=0.01)
+    header = master.header
+    assert (header["AMP1"], header["AMP2"]) == ("A", "B")
+    assert header["AMPSEC2"] == f"[{width + 1}:{NX},1:{NY}]"
+    assert header["GAIN2"] == gain[1]
+    assert header["RNADU1"] == pytest.approx(4.0, rel=0.02)
+    assert amplifier_figure(header, "RNADU", 1, 2) == pytest.approx(9.0, rel=0.02)
+    assert "TRIMSEC" not in header
+    # 9 ADU at 1.3 electron/ADU are 11.7 electron, but 6 are declared
+    assert [code for code, _ in result.flags] == ["READ_NOISE_SUSPECT"]
+    assert "amplifier B" in result.flags[0][1]
+    small = master_bias(frames, memory_mb=0.01).value.master
+    assert small.sci.tobytes() == master.sci.tobytes()
+
+
+def test_jump_of_one_amplifier_rejects_the_frame():
+    rng = np.random.default_rng(8)
+    half = NX // 2
+    row = {
+        "nx": NX, "ny": NY, "hdu": 0, "saturation_adu": 65_535.0, "gain_e_adu": 2.0,
+        "read_noise_e": 10.0, "amplifiers": json.dumps([
+            {"name": n, "hdu": 0, "data": f"[{x0}:{x1},1:{NY}]", "place": f"[{x0}:{x1},1:{NY}]",
+             "bias": [], "gain": 2.0, "noise": 10.0}
+            for n, x0, x1 in (("A", 1, half), ("B", half + 1, NX))
+        ]),
+    }  # fmt: skip
+    frames = []
+    for i in range(9):
+        raw = 1000 + rng.normal(0, 5, (NY, NX))
+        raw[:, half:] += 25 * (i == 4)
+        image = raw.round().astype(np.uint16)
+        frames.append(RawInput(f"b{i}", row, lambda image=image: (image, fits.Header())))
+    assert set(codes(master_bias(frames).value.outcomes)) == {"b4"}
+
+
+def test_crosstalk_is_removed_and_saturation_stays_that_of_the_raw_pixels():
+    half = NX // 2
+    row = {
+        "nx": NX, "ny": NY, "hdu": 0, "gain_e_adu": 2.0, "read_noise_e": 10.0,
+        "amplifiers": json.dumps([
+            {"name": n, "hdu": 0, "data": f"[{x0}:{x1},1:{NY}]", "place": f"[{x0}:{x1},1:{NY}]",
+             "bias": [], "gain": 2.0, "noise": 10.0, "saturation": 60_000.0}
+            for n, x0, x1 in (("A", 1, half), ("B", half + 1, NX))
+        ]),
+    }  # fmt: skip
+    electronics = {"crosstalk": {"A": {"B": 0.01}}}
+    frames = []
+    for i in range(6):
+        raw = np.random.default_rng(i).normal(1000, 5, (NY, NX))
+        raw[:, half:] += 500
+        raw[20, half + 10] = 61_000
+        raw[:, :half] += 0.01 * raw[:, half:]
+        image = raw.round().astype(np.uint16)
+        frames.append(RawInput(f"b{i}", row, lambda image=image: (image, fits.Header())))
+    master = master_bias(frames, electronics=electronics).value.master
+    assert np.mean(master.sci[:, :half]) == pytest.approx(1000, abs=4 * 5 / np.sqrt(6 * NY * half))
+    assert np.isnan(master.sci[20, half + 10])
+    assert np.isfinite(np.delete(master.sci.ravel(), 20 * NX + half + 10)).all()
+
+
+def test_columns_of_overscan_are_subtracted_before_the_second_pass(monkeypatch):
+    """A level that changes along the columns, as parallel overscan gives it."""
+    columns = 30 * np.cos(np.arange(NX) / 9.0)
+    level = OverscanLevel(columns[None] + 1000, np.full((1, NX), 0.3), 5.0, 0.0, "test column")
+    monkeypatch.setattr("skymill.assembly.fit_overscan", lambda *_, **__: level)
+    frames = []
+    for i in range(5):
+        raw = np.random.default_rng(i).normal(1000, 5, (NY, NX)) + columns + pattern()
+        row = {"biassec": "", "datasec": "", "nx": NX}
+        frames.append(given(f"b{i}", raw.round().astype(np.uint16), **row))
+    whole, small = (master_bias(frames, memory_mb=m).value.master for m in (250, 0.01))
+    residual = whole.sci - pattern()
+    assert residual.std() == pytest.approx(5.008 / np.sqrt(5), rel=4 / np.sqrt(2 * NY * NX))
+    assert whole.header["OVSCAN"] == "test column"
+    assert whole.sci.tobytes() == small.sci.tobytes()
+
+
+def test_h224_one_truncated_file_among_twenty_costs_one_frame():
+    arrays = [raw_bias(seed + 60) for seed in range(20)]
+
+    def cut():
+        raise FrameRejected("TRUNCATED", "the file holds 3 of 5 blocks.")
+
+    frames = inputs(arrays)
+    frames[7] = RawInput("b7", ROW, cut)
+    result = master_bias(frames)
+    assert result.numbers["n_used"] == 19
+    assert codes(result.value.outcomes) == {"b7": "TRUNCATED"}
+    assert result.flags == ()
 
 
 def test_too_few_frames_fail_with_all_numbers(arrays):
@@ -207,6 +399,18 @@ def test_pixel_that_flips_between_two_levels_is_hot(arrays):
         raw[10, 10] += 60
     master = master_bias(inputs(arrays)).value.master
     assert master.mask[10, 10] & MaskBit.HOT
+
+
+def test_telegraph_noise_within_the_threshold_is_unstable():
+    frames = [raw_bias(seed + 500) for seed in range(20)]
+    quiet = master_bias(inputs(frames))
+    assert quiet.numbers["n_unstable"] == 0
+    for raw in frames[::2]:
+        raw[33, 44] += 24  # 12 ADU about its mean: 2.4 sigma, hardly ever an outlier
+    result = master_bias(inputs(frames))
+    assert result.value.master.nused[33, 44] >= 18
+    assert result.numbers["n_unstable"] == 1
+    assert result.value.master.mask[33, 44] == MaskBit.HOT
 
 
 def test_frames_of_another_size_are_rejected(arrays):

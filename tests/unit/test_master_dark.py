@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -116,6 +118,127 @@ def test_amplifier_glow_is_not_hot(arrays):
     frames = [raw_dark(seed + 9, glow) for seed in range(7)]
     master = master_dark(inputs(frames), bias=bias_master()).value.master
     assert np.count_nonzero(master.mask) < 0.002 * NY * NX
+
+
+def test_variance_against_bias_noise_and_gain_is_a_figure(arrays):
+    noisy = bias_master()
+    header = noisy.header.copy()
+    header["RNADU"] = float(np.hypot(NOISE_E / GAIN, 12**-0.5))
+    known = noisy.replace(header=header)
+    result = master_dark(inputs(arrays), bias=known)
+    # 20 480 pixels, 6 degrees of freedom: 0.4 %, and that of the pairs: 0.6 %
+    assert result.numbers["variance_ratio"] == pytest.approx(1, abs=0.03)
+    wrong = master_dark(inputs(arrays, gain_e_adu=6 * GAIN, read_noise_e=36.0), bias=known)
+    assert [code for code, _ in wrong.flags] == ["MODEL_NOISE"]
+    assert "times as much" in wrong.flags[0][1]
+
+
+def test_saturated_and_unstable_pixels_are_hot():
+    frames = [raw_dark(seed + 70) for seed in range(12)]
+    for i, raw in enumerate(frames):
+        raw[5, 6] = 65_535
+        raw[9, 9] += 60 * (i % 3 == 0)
+    result = master_dark(inputs(frames), bias=bias_master())
+    master = result.value.master
+    assert master.mask[5, 6] == MaskBit.HOT | MaskBit.NO_DATA
+    assert master.mask[9, 9] & MaskBit.HOT
+    assert result.numbers["n_unstable"] == 1
+
+
+def test_amplifiers_have_dark_currents_of_their_own():
+    """E28, O4: two amplifiers of one detector, the second with twice the gain factor."""
+    half = NX // 2
+    gains = (1.6, 3.2)
+    row = {
+        "nx": NX, "ny": NY, "hdu": 0, "saturation_adu": 65_535.0, "exptime_s": 300.0,
+        "gain_e_adu": 2.4, "read_noise_e": 6.0, "amplifiers": json.dumps([
+            {"name": n, "hdu": 0, "data": f"[{x0}:{x1},1:{NY}]", "place": f"[{x0}:{x1},1:{NY}]",
+             "bias": [], "gain": g, "noise": 6.0}
+            for n, x0, x1, g in (("A", 1, half, gains[0]), ("B", half + 1, NX, gains[1]))
+        ]),
+    }  # fmt: skip
+    gain = np.repeat(gains, half)[None]
+    frames = []
+    for i in range(7):
+        rng = np.random.default_rng(i + 20)
+        raw = pattern() + rng.poisson(60.0, (NY, NX)) / gain + rng.normal(0, 6, (NY, NX)) / gain
+        raw = (raw + 100).round().astype(np.uint16)
+        frames.append(RawInput(f"d{i}", row, lambda raw=raw: (raw, fits.Header())))
+    bias = bias_master()
+    bias = bias.replace(sci=bias.sci + 100)
+    result = master_dark(frames, bias=bias)
+    for amp, name in enumerate("AB"):
+        place = np.s_[:, half * amp : half * (amp + 1)]
+        assert result.numbers[f"dark_e_s_{name}"] == pytest.approx(0.2, rel=0.02)
+        assert result.value.master.header[f"DARKC{amp + 1}"] == pytest.approx(0.2, rel=0.02)
+        sigma = np.sqrt((60 + 36) / gains[amp] ** 2 + 1 / 12) / np.sqrt(7)
+        assert np.median(result.value.master.err[place]) == pytest.approx(sigma, rel=0.02)
+
+
+def scaled(seeds, bias, **options):
+    times = [60.0, 120.0, 300.0] * (len(seeds) // 3)
+    frames = []
+    for seed, time in zip(seeds, times, strict=True):
+        frames += [
+            RawInput(f"d{seed}", ROW | {"exptime_s": time}, frame.read)
+            for frame in inputs([raw_dark(seed, CHARGE * 10 * time / 300)])
+        ]
+    return master_dark(frames, bias=bias, scale_exposures=True, **options)
+
+
+def test_darks_of_different_exposures_make_one_dark():
+    """A least-squares line through the bias: its error is that of the weighted fit."""
+    header = fits.Header({"RNADU": float(np.hypot(NOISE_E / GAIN, 12**-0.5))})
+    bias = bias_master()
+    bias = bias.replace(header=header, err=np.full_like(bias.err, 1e-3))
+    result = scaled(range(100, 115), bias)
+    master = result.value.master
+    assert master.header["EXPTIME"] == 300.0
+    assert (master.nused == 15).mean() > 0.999
+    share = np.array([0.2, 0.4, 1.0] * 5)
+    variance = (NOISE_E / GAIN) ** 2 + 1 / 12 + 10 * CHARGE * share / GAIN
+    sigma = np.sqrt(1 / (share**2 / variance).sum())
+    residual = master.sci - pattern() - 10 * CHARGE
+    assert residual.std() == pytest.approx(sigma, rel=4 / np.sqrt(2 * NY * NX) + 0.005)
+    assert np.median(master.err) == pytest.approx(sigma, rel=0.01)
+    assert abs(residual.mean()) < 4 * np.hypot(sigma / np.sqrt(NY * NX), 0.2 / np.sqrt(15))
+    assert {outcome.status for outcome in result.value.outcomes} == {"ok"}
+    assert result.numbers["dark_e_s"] == pytest.approx(10 * CHARGE * GAIN / 300, rel=0.01)
+    assert "MODEL_NOISE" not in [code for code, _ in result.flags]
+
+
+def test_different_exposures_lean_on_the_bias_and_need_one(arrays):
+    bias = bias_master()
+    loud = scaled(range(100, 106), bias.replace(err=np.full_like(bias.err, 5.0)))
+    silent = scaled(range(100, 106), bias.replace(err=np.full_like(bias.err, 1e-3)))
+    assert np.median(loud.value.master.err) > np.median(silent.value.master.err)
+    with pytest.raises(MasterFailed, match="NO_BIAS"):
+        master_dark(inputs(arrays), scale_exposures=True)
+
+
+def test_time_of_collection_is_that_of_the_card_if_it_is_sane(arrays):
+    def dark(time):
+        header = fits.Header({"DARKTIME": time})
+        frames = [
+            RawInput(one.frame_id, one.row, lambda raw=raw: (raw, header))
+            for one, raw in zip(inputs(arrays), arrays, strict=True)
+        ]
+        return master_dark(frames, bias=bias_master())
+
+    assert dark(320.0).value.master.header["DARKTIME"] == 320.0
+    assert dark(320.0).numbers["dark_e_s"] == pytest.approx(CHARGE * GAIN / 320, rel=0.02)
+    for nonsense in (3.0, 40_000.0, "long"):
+        assert dark(nonsense).value.master.header["DARKTIME"] == 300.0
+
+
+@pytest.mark.parametrize("method", ["clipped", "weighted", "mean", "median", "minmax"])
+def test_memory_does_not_change_a_byte(arrays, method):
+    whole, small = (
+        master_dark(inputs(arrays), bias=bias_master(), method=method, memory_mb=m).value.master
+        for m in (250, 0.01)
+    )
+    for plane in ("sci", "err", "mask", "nused"):
+        assert getattr(whole, plane).tobytes() == getattr(small, plane).tobytes()
 
 
 def test_bias_of_another_size_fails_the_master(arrays):

@@ -17,6 +17,7 @@ rule master_bias:
         mem_mb=memory(2000),
     params:
         rows=rows("master"),
+        electronics=electronics_of_master,
         settings=settings("master_bias"),
         code=code("master_bias"),
     message:
@@ -43,6 +44,7 @@ rule master_dark:
         mem_mb=memory(2000),
     params:
         rows=rows("master"),
+        electronics=electronics_of_master,
         settings=settings("master_dark"),
         code=code("master_dark"),
     message:
@@ -69,9 +71,40 @@ rule master_flat:
         mem_mb=memory(2000),
     params:
         rows=rows("master"),
+        electronics=electronics_of_master,
         settings=settings("master_flat"),
         code=code("master_flat"),
     message:
         "Combining flat fields to {wildcards.master}"
     script:
         "../../scripts/master_flat.py"
+
+
+rule master_history:
+    input:
+        masters=lambda wildcards: [
+            f"results/masters/{name}.fits" for name in plan().masters
+        ],
+        outcomes=lambda wildcards: master_outcomes(),
+    output:
+        table="results/master_history.parquet",
+        outcomes="results/outcomes/master_history/master_history.csv",
+    log:
+        "logs/master_history/master_history.log",
+    benchmark:
+        "benchmarks/master_history/master_history.tsv"
+    conda:
+        ENV
+    resources:
+        mem_mb=memory(1000),
+    params:
+        facts=lambda wildcards: [
+            {"id": master.id, "kind": master.kind, **master.key}
+            for master in plan().masters.values()
+        ],
+        settings=settings("master_history"),
+        code=code("master_history"),
+    message:
+        "Comparing the masters with earlier ones"
+    script:
+        "../../scripts/master_history.py"

@@ -1,0 +1,71 @@
+"""Medians of few values: selection in place, and small boxes of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+__all__ = ["box_median", "median_of_9", "select"]
+
+
+@njit(cache=True)
+def select(values: Any, n: Any, k: Any) -> Any:
+    """Return the k-th smallest of the first n values (Hoare's selection, in place)."""
+    left, right = 0, n - 1
+    while left < right:
+        pivot = values[(left + right) >> 1]
+        i, j = left, right
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            right = j
+        elif k >= i:
+            left = i
+        else:
+            break
+    return values[k]
+
+
+@njit(cache=True)
+def box_median(plane: Any, y: Any, x: Any, half: Any, work: Any) -> Any:
+    """Return the median of the box of side ``2 half + 1`` around an inner pixel.
+
+    ``work`` is an array with room for the values.
+    """
+    n = 0
+    for j in range(y - half, y + half + 1):
+        for i in range(x - half, x + half + 1):
+            work[n] = plane[j, i]
+            n += 1
+    return select(work, n, n // 2)
+
+
+@njit(cache=True, inline="always")
+def _low_middle_high(a: Any, b: Any, c: Any) -> Any:
+    low, high = min(a, b), max(a, b)
+    return min(low, c), max(low, min(high, c)), max(high, c)
+
+
+@njit(cache=True)
+def median_of_9(plane: Any, y: Any, x: Any) -> Any:
+    """Return the median of the 3 x 3 box around an inner pixel.
+
+    The median of nine is the median of three: the largest of the rows' minima, the
+    median of their medians, the smallest of their maxima. No branch.
+    """
+    a0, a1, a2 = _low_middle_high(plane[y - 1, x - 1], plane[y - 1, x], plane[y - 1, x + 1])
+    b0, b1, b2 = _low_middle_high(plane[y, x - 1], plane[y, x], plane[y, x + 1])
+    c0, c1, c2 = _low_middle_high(plane[y + 1, x - 1], plane[y + 1, x], plane[y + 1, x + 1])
+    low = max(a0, b0, c0)
+    high = min(a2, b2, c2)
+    _, middle, _ = _low_middle_high(a1, b1, c1)
+    _, out, _ = _low_middle_high(low, middle, high)
+    return out
