@@ -2,6 +2,7 @@
 #
 #   config/frames.csv                           the sheet: every file, understood   (ingest)
 #   results/masters/{master}.fits               bias, dark, flat                    (master_*)
+#   results/master_history.parquet              how masters change              (master_history)
 #   results/{calibrated,mask,background}/{block}/<frame>.fits      one file a frame
 #   results/{sources,astrometry,photcal,photometry}/{block}.parquet  one table a block
 #   results/{reference_frames,lightcurves}/{field}.parquet         one table a field

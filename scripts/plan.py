@@ -11,5 +11,6 @@ with job_log(snakemake.log[0]):
     plan_outcomes(
         rows=read_sheet(Path(snakemake.input.sheet)),
         settings=validate_settings(snakemake.params.settings),
+        choices=snakemake.output.choices,
         outcomes=snakemake.output.outcomes,
     )

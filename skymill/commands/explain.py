@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from skymill.commands.status import State
-    from skymill.plan import Block, Plan
+    from skymill.plan import Block, Choice, Plan
     from skymill.report.funnel import GroupOutcome
 
 __all__ = ["HELP", "add_arguments", "main", "story"]
@@ -173,7 +173,20 @@ def _plan_lines(block: Block | None) -> list[str]:
         return []
     masters = [name for name in (block.bias, block.dark, block.flat) if name]
     lines = ["", f"  {'block':<16} {block.id}", f"  {'masters':<16} {', '.join(masters) or 'none'}"]
-    return lines + [f"{_INDENT}no {kind}: {why}" for kind, why in block.missing.items()]
+    return lines + [f"{_INDENT}{_chosen(kind, one)}" for kind, one in block.choices.items()]
+
+
+def _chosen(kind: str, choice: Choice) -> str:
+    """Say why a master was taken, or why there is none."""
+    if not choice.master:
+        return f"no {kind}: {'; '.join(word for word in (choice.missing, choice.note) if word)}"
+    words = [f"{kind}: {choice.rule}"]
+    if choice.age is not None:
+        later = "later" if choice.age < 0 else "earlier"
+        words.append(f"{abs(choice.age)} nights {later}" if choice.age else "of the same night")
+    if choice.alternatives:
+        words.append(f"also fit: {', '.join(choice.alternatives)}")
+    return ", ".join(words)
 
 
 def _end(now: State, frame: str) -> str:

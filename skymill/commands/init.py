@@ -56,11 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="local reference catalogue: CSV, ECSV, FITS or Parquet with positions and magnitudes "
         "(default: none; positions and fluxes are then relative)",
     )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="settings that belong together, written into config.yaml: iraf",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Make the folder and say what comes next."""
-    folder = make_project(Path(args.directory), Path(args.raw), args.instrument, args.reference)
+    folder = make_project(
+        Path(args.directory), Path(args.raw), args.instrument, args.reference, args.recipe
+    )
     print(f"made {shown(folder)}")
     print(f"  settings      {shown(folder / 'config' / 'config.yaml')}")
     print(f"  corrections   {shown(folder / 'config' / 'overrides.yaml')}")
@@ -69,7 +76,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def make_project(
-    folder: Path, raw: Path, instrument: str | None = None, reference: str | None = None
+    folder: Path,
+    raw: Path,
+    instrument: str | None = None,
+    reference: str | None = None,
+    recipe: str | None = None,
 ) -> Path:
     """Write a new project folder.
 
@@ -83,6 +94,8 @@ def make_project(
         Name of an instrument that skymill knows, or path of a YAML file.
     reference : str, optional
         Path of a local reference catalogue.
+    recipe : str, optional
+        Name of a set of settings, see `skymill.recipes`.
 
     Returns
     -------
@@ -95,6 +108,7 @@ def make_project(
         If something is missing, unknown or unreadable, or would be overwritten.
     """
     from skymill.io import write_text
+    from skymill.recipes import recipe_text
     from skymill.settings import default_config_text, schema_text
 
     folder = folder.resolve()
@@ -115,6 +129,8 @@ def make_project(
         instrument=_instrument(instrument, folder),
         reference=_reference(reference, folder),
     )
+    if recipe is not None:
+        text += "\n" + recipe_text(recipe)
     write_text(config / "config.yaml", text)
     write_text(config / "schema.json", schema_text())
     write_text(config / "overrides.yaml", OVERRIDES)

@@ -119,7 +119,7 @@ class Project:
         """Return the plan that follows from the sheet and the settings."""
         from skymill.plan import make_plan
 
-        return make_plan(self.rows(), self.settings)
+        return make_plan(self.rows(), self.settings, self.folder)
 
     def outcomes(self, plan: Plan) -> list[GroupOutcome]:
         """Return what became of every frame so far, in the order of the steps.
@@ -130,7 +130,8 @@ class Project:
         from skymill.io import read_outcomes
         from skymill.report.funnel import GroupOutcome
 
-        planned = {"plan", *plan.masters, *plan.blocks, *plan.stacks, *plan.fields}
+        planned = {"plan", "master_history"}
+        planned |= {*plan.masters, *plan.blocks, *plan.stacks, *plan.fields}
         found = [
             GroupOutcome(o.frame_id, o.step, o.status, o.code, o.message, o.numbers, path.stem)
             for step in self.steps_done()

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         results=project.results,
         sheet=project.sheet,
         page=project.report,
-        planned=sorted([*plan.masters, *plan.blocks, *plan.stacks, *plan.fields]),
+        planned=sorted(["master_history", *plan.masters, *plan.blocks, *plan.stacks, *plan.fields]),
         settings=project.settings.report.model_dump(mode="json"),
         all_settings=project.settings.reduction(),
         code=fingerprint(str(workflow_root() / "scripts" / "report.py")),

@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
     if now.missing:
         print("\nnot done yet")
         for step, ids in now.missing.items():
-            unit = _UNITS.get(step, "master")
+            unit = "table" if step == "master_history" else _UNITS.get(step, "master")
             print(f"  {step:<17} {len(ids)} {unit}{'s' if len(ids) > 1 else ''}")
         print(f"`skymill run -d {shown(project.folder)}` does the rest")
     elif project.report.is_file():
@@ -203,6 +203,8 @@ def _missing(project: Project, plan: Plan) -> dict[str, tuple[str, ...]]:
     for master in plan.masters.values():
         kind = "dark" if "dark" in master.kind else master.kind
         wanted.setdefault(f"master_{kind}", []).append(master.id)
+    if plan.masters:
+        wanted["master_history"] = ["master_history"]
     groups: dict[str, Mapping[str, object]] = {
         "block": plan.blocks,
         "stack": plan.stacks,

@@ -87,7 +87,7 @@ GAIN_SUSPECT NO_GAIN: Put the measured gain into the instrument file; until then
 READ_NOISE_SUSPECT NO_READ_NOISE: Put the measured read noise into the instrument file; until
   then errors of faint sources are wrong.
 TEMP_UNSTABLE DARK_TEMP: Take darks at the temperature of the light frames, or widen
-  `plan.temperature_tolerance_k`.
+  `plan.match.temperature_tolerance_k`.
 BINNING_CONFLICT BAD_SECTION: Correct the sections or the binning in the instrument file.
 SHIFTED_BITS: Check the camera driver; values are multiplied, and the gain may be too.
 """)
@@ -100,6 +100,11 @@ NO_SKY: Check shutter and dome; exclude the frame.
 FLAT_SATURATED: Take flats with half the light; correct the saturation level if it is wrong.
 FLAT_FAINT: Take brighter flats; lower `master_flat.minimum_level_adu` only if there are no
   others.
+FLAT_CLOUDY: Take flats of a clear sky; raise `master_flat.cloud_limit` if the illumination
+  really changes between flats.
+FLAT_COLOCATED: Move the telescope by some arcminutes between twilight flats, so that stars fall
+  on other pixels.
+FLAT_LEVEL: Nothing needs doing; see `master_flat.which`.
 FLAT_GRADIENT FLAT_PEDESTAL: Compare with flats of another night; check for stray light and for
   a missing bias.
 BIAS_JUMP BANDING BAD_LEVEL: Look at the frame beside its neighbours; the electronics or the
@@ -110,6 +115,8 @@ NO_STARS FEW_STARS: Look at the frame: clouds, a closed dome, or a threshold
   (`sources.threshold_sigma`) too high.
 CLOUDY SKY_BRIGHT: Nothing can bring the light back; relax the limit if depth matters more than
   uniformity.
+MODEL_NOISE: Check gain and read noise in the instrument file against the figures of the masters;
+  errors follow the measured scatter where frames allow.
 COSMIC_OFF: Check the noise of the frame; cosmic rays remain in it and are removed only by the
   stack.
 """)
@@ -130,7 +137,7 @@ OVERRIDE_UNUSED: Correct the pattern in `config/overrides.yaml`, or delete it.
 """)
 # Calibration and run-time science
 _advise("""
-NO_BIAS NO_DARK NO_FLAT: Add matching calibration frames, widen `plan.master_window_days`, or
+NO_BIAS NO_DARK NO_FLAT: Add matching calibration frames, widen `plan.match.window_nights`, or
   set the policy in `calibrate` to `degrade`.
 TOO_FEW: Take more frames, or lower the minimum of the step.
 WRONG_SIZE: Take calibration frames in the read-out mode of the light frames.
@@ -138,6 +145,11 @@ DARK_SCALED_UP: Take darks at least as long as the exposure.
 MASTER_FAILED FLATS_REJECTED: Look at the reasons of its calibration frames in this page;
   replace them and run again.
 UNUSED_CALIBRATION: Nothing needs doing; it is used as soon as a light frame needs it.
+MASTER_CHANGED: Compare the two masters; do not use one for the nights of the other
+  (`plan.match.window_nights`).
+GAIN_DRIFT NOISE_DRIFT: Check gain setting, temperature and electronics; give the instrument file
+  the figures of each period.
+HOT_PIXELS: Check the detector temperature; take new darks more often.
 NO_FRAMES: Look at the reasons of the single frames in this page.
 NO_OVERLAP: Check the pointing; the frame may belong to another field.
 REGISTRATION REGISTRATION_POOR NO_MATCH: Check that the frame shows this field; raise
@@ -148,8 +160,11 @@ NO_ZP ZP_RELATIVE: Give a catalogue with magnitudes (`reference:`) and name the 
   `photcal.bands`.
 BKG_POOR: Use a smaller or larger `background.box_size_px`, or check for nebulae that fill the
   frame.
+FEW_FRAMES: Take at least five frames, better ten; hits of cosmic rays stay in such a master.
 CLIPPED_MUCH: Check the alignment, a changing source, or a gain and read noise that are too
   small.
+OVERSCAN_METHOD: Correct the function or object that `overscan.method` names, or choose one of
+  the methods of skymill.
 UPSTREAM_BLOCKED: Look at the step that stopped the frame first.
 OFF: Switch the step on in `config/config.yaml` if it is wanted.
 """)

@@ -35,6 +35,7 @@ STEP_ORDER = (
     "master_bias",
     "master_dark",
     "master_flat",
+    "master_history",
     "calibrate",
     "mask",
     "background",

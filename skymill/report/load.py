@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from skymill.errors import SkymillError
 from skymill.report.curves import load_fields
 from skymill.report.funnel import MASTER_STEPS, GroupOutcome, funnel
+from skymill.report.history import load_history
 from skymill.report.model import FrameRow, ReportData
 from skymill.report.products import load_masters, load_sky, load_stacks
 
@@ -82,6 +83,7 @@ def load_report_data(
         stacks=load_stacks(results, outcomes, by_id, max_pictures, missing),
         fields=load_fields(results, known, max_lightcurves, missing),
         sky=load_sky(results, known),
+        history=load_history(results, known, missing),
         missing=tuple(missing),
         units=units,
     )

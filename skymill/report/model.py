@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skymill.report.funnel import Funnel, GroupOutcome
+    from skymill.report.history import MasterSeries
     from skymill.report.pictures import Picture
 
 __all__ = [
@@ -227,6 +228,8 @@ class ReportData:
         Stars of the best frame, all 0 to 1, for the head of the page.
     missing : tuple of str
         Sentences about products that could not be read.
+    history : tuple of MasterSeries
+        How the masters changed with time.
     units : dict
         Unit of the figures whose unit depends on the night: arcsec or px.
     """
@@ -239,4 +242,5 @@ class ReportData:
     fields: tuple[Field, ...] = ()
     sky: tuple[tuple[float, float, float], ...] = ()
     missing: tuple[str, ...] = ()
+    history: tuple[MasterSeries, ...] = ()
     units: dict[str, str] = field(default_factory=dict)

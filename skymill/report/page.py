@@ -20,6 +20,7 @@ from markupsafe import Markup
 from skymill.report.columns import script_data
 from skymill.report.flows import KIND_WORDS, night_line, sankey, sky_map, step_bars
 from skymill.report.funnel import FATE_WORDS, FATES, Funnel
+from skymill.report.history import drifts
 from skymill.report.model import METRICS
 from skymill.report.plots import (
     filter_class,
@@ -102,6 +103,8 @@ def build_page(
         nights=_nights(data, filters),
         filters=[(name or "no filter", filter_class(name, filters)) for name in filters],
         masters=data.masters,
+        history=data.history,
+        drifts=drifts(data.history),
         histogram=histogram,
         quality=_quality(data, lights),
         stacks=data.stacks,

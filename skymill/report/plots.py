@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TimeAxis",
+    "axis_below",
+    "axis_left",
     "filter_class",
     "histogram",
     "lightcurve",
@@ -160,7 +162,7 @@ def quality(
     svg = Svg(440, 190, label, data={"metric": metric.key})
     left, right, top, bottom = 46, 434, 10, 164
     x, y = Scale(0, 1, left, right), Scale(low, high, bottom, top)
-    _y_axis(svg, y, left, right)
+    axis_left(svg, y, left, right)
     _x_nights(svg, axis, x, top, bottom)
     if values:
         svg.line(left, y(middle), right, y(middle), "median")
@@ -189,7 +191,8 @@ def _without_filter(frames: Sequence[FrameRow], values: Mapping[str, float]) -> 
     return {f.frame_id: values[f.frame_id] - middle[f.filter] for f in frames}
 
 
-def _y_axis(svg: Svg, y: Scale, left: float, right: float) -> None:
+def axis_left(svg: Svg, y: Scale, left: float, right: float) -> None:
+    """Draw the grid and the numbers of the vertical axis."""
     low, high = sorted((y.low, y.high))
     values = ticks(low, high, 4)
     step = values[1] - values[0] if len(values) > 1 else 1.0
@@ -248,8 +251,8 @@ def scatter(
     x = Scale(low, high, left, right)
     y_low, y_high = span_of(p[1] for p in points)
     y = Scale(y_low, y_high, bottom, top)
-    _y_axis(svg, y, left, right)
-    _x_axis(svg, x, bottom, x_name)
+    axis_left(svg, y, left, right)
+    axis_below(svg, x, bottom, x_name)
     svg.text(2, 10, y_name, "name")
     series: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
     for a, b, css, mark, number in points:
@@ -259,7 +262,8 @@ def scatter(
     return svg.render()
 
 
-def _x_axis(svg: Svg, x: Scale, bottom: float, name: str) -> None:
+def axis_below(svg: Svg, x: Scale, bottom: float, name: str) -> None:
+    """Draw the horizontal axis with its numbers and its name."""
     svg.line(x.start, bottom, x.end, bottom, "axis")
     values = ticks(x.low, x.high, 6)
     step = values[1] - values[0] if len(values) > 1 else 1.0
@@ -293,7 +297,7 @@ def scatter_over_magnitude(field: Field, number: int) -> Markup:
                 svg.line(left, y(value), right, y(value), "grid" if digit == 1 else "grid faint")
                 if digit in (1, 3):
                     svg.text(left - 6, y(value) + 3.5, _mmag(10**value), "tick", "end")
-    _x_axis(svg, x, bottom, "magnitude" if field.absolute else "instrumental magnitude")
+    axis_below(svg, x, bottom, "magnitude" if field.absolute else "instrumental magnitude")
     svg.text(left + 6, top + 10, "robust scatter", "name")
     groups: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for i, p in enumerate(field.points):

@@ -42,6 +42,11 @@ def row(kind, *, night="2026-01-10", hour=20.0, **changes):
         "ra_deg": None,
         "dec_deg": None,
         "dark": "needed",
+        "channel": "",
+        "area": "",
+        "use_bias": "",
+        "use_dark": "",
+        "use_flat": "",
     }
     return base | changes
 
@@ -96,7 +101,7 @@ def test_another_night_leaves_the_identifiers_of_the_first_alone():
 def test_a_missing_flat_is_said_with_what_is_there():
     todo = plan([*night(), row("light", filter="V")])
     assert only(todo.blocks).flat == ""
-    assert "no flat in filter V, only in ['R']" in only(todo.blocks).missing["flat"]
+    assert "no flat in filter V within 3 nights, only in ['R']" in only(todo.blocks).missing["flat"]
 
 
 def test_masters_that_no_light_needs_are_made_unless_told_otherwise():
@@ -152,7 +157,8 @@ def test_nearest_night_wins_and_the_earlier_one_of_two():
 def test_the_window_is_never_exceeded():
     block = only(plan([*night("2026-01-01"), row("light")]).blocks)
     assert block.bias == ""
-    assert "9 nights away, at most 3" in block.missing["bias"]
+    assert "no bias within 3 nights" in block.missing["bias"]
+    assert "9 nights away, at most 3" in block.choices["bias"].note
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,8 @@ def test_darks_are_exact_or_scaled_down(darks, light, chosen):
     todo = plan([*rows, row("light", exptime_s=float(light))])
     block = only(todo.blocks)
     if chosen is None:
-        assert "no dark of 60 s or longer, only of [30.0]" in block.missing["dark"]
+        reason = "no dark of 60 s or longer than 60 s, only of [30.0] s"
+        assert reason in block.missing["dark"]
     else:
         assert todo.masters[block.dark].key["exptime_s"] == chosen
 

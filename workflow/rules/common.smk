@@ -86,11 +86,29 @@ def field_of(wildcards):
     ]
 
 
+def instrument_named(name):
+    """Return an instrument of the sheet; that of the settings may lie anywhere."""
+    if SETTINGS.instrument:
+        chosen = load_instrument(SETTINGS.instrument)
+        if chosen.name == name:
+            return chosen
+    return load_instrument(name)
+
+
+def electronics_of_master(wildcards):
+    """Return linearity and crosstalk of the camera whose frames a master is made of."""
+    first = plan().rows[plan().masters[wildcards.master].frames[0]]
+    return instrument_named(first["instrument"]).electronics()
+
+
 def instrument_of(wildcards):
     """Return what a job needs of the instrument file beyond the sheet."""
-    name = SETTINGS.instrument or block_of(wildcards).instrument
-    instrument = load_instrument(name)
-    return {"wcs": instrument.wcs.policy, "remove": list(instrument.remove)}
+    instrument = instrument_named(block_of(wildcards).instrument)
+    return {
+        "wcs": instrument.wcs.policy,
+        "remove": list(instrument.remove),
+        "electronics": instrument.electronics(),
+    }
 
 
 def stack_of(wildcards):
@@ -111,17 +129,34 @@ def deep_stacks(wildcards):
 
 
 def master_files(item):
-    """Return the calibration masters of a block or a master as named inputs."""
-    names = {kind: getattr(item, kind, "") for kind in ("bias", "dark", "flat")}
+    """Return the calibration masters of a block or a master as named inputs.
+
+    A master that the sheet names by its file has no outcomes of its own.
+    """
+    files = {}
+    for kind in ("bias", "dark", "flat"):
+        name = getattr(item, kind, "")
+        if name in plan().masters:
+            files[kind] = f"results/masters/{name}.fits"
+            files[f"{kind}_outcomes"] = f"results/outcomes/master_{kind}/{name}.csv"
+        elif name:
+            files[kind] = name
+    return files
+
+
+def master_choices(wildcards):
+    """Return why each master of a block was chosen, for the headers of its frames."""
     return {
-        key: f"results/{folder}/{name}{suffix}"
-        for kind, name in names.items()
-        if name
-        for key, folder, suffix in (
-            (kind, "masters", ".fits"),
-            (f"{kind}_outcomes", f"outcomes/master_{kind}", ".csv"),
-        )
+        kind: choice.for_job() for kind, choice in block_of(wildcards).choices.items()
     }
+
+
+def master_outcomes():
+    """Return the outcomes of all masters."""
+    kinds = [
+        (m.id, "dark" if "dark" in m.kind else m.kind) for m in plan().masters.values()
+    ]
+    return [f"results/outcomes/master_{kind}/{name}.csv" for name, kind in kinds]
 
 
 def reference_catalog(wildcards=None):
@@ -136,9 +171,9 @@ def final_products(wildcards):
     """
     todo = plan()
     found = ["results/outcomes/plan/plan.csv", SHEET]
-    for master in todo.masters.values():
-        kind = "dark" if "dark" in master.kind else master.kind
-        found += outcomes(f"master_{kind}", [master.id])
+    if todo.masters:
+        found += master_outcomes()
+        found += outcomes("master_history", ["master_history"])
     for step in ("calibrate", "mask", "background", "sources", "astrometry", "photcal"):
         found += outcomes(step, todo.blocks)
     found += outcomes("reference_frames", todo.fields)

@@ -18,7 +18,7 @@ rule report:
         ENV
     params:
         planned=lambda wildcards: sorted(
-            [*plan().masters, *plan().blocks, *plan().fields]
+            ["master_history", *plan().masters, *plan().blocks, *plan().fields]
             + (list(plan().stacks) if SETTINGS.stack.enabled else [])
         ),
         all_settings=SETTINGS.reduction(),
