@@ -13,6 +13,7 @@ import shutil
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from bench import ingest_rescan, masters
 from bench.runs import BUILD, Figure, project, publish, skymill
 from skymill.simulate import NightConfig, simulate_night
 
@@ -95,7 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=40, help="light frames of the 2k night")
     arguments = parser.parse_args()
-    publish(chain(BUILD / "bench" / "chain", arguments.frames), BUILD / "bench.json")
+    figures = masters.combination(BUILD / "bench" / "masters")
+    figures += masters.calibration(BUILD / "bench" / "calibrate")
+    figures += ingest_rescan.figures(BUILD / "bench" / "rescan")
+    figures += chain(BUILD / "bench" / "chain", arguments.frames)
+    publish(figures, BUILD / "bench.json")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,13 @@ def skymill(*arguments: str | Path, allowed: tuple[int, ...] = (0, 10)) -> Cost:
 
 
 def project(
-    folder: Path, raw: Path, *, instrument: str = "", reference: Path | None = None, more: str = ""
+    folder: Path,
+    raw: Path,
+    *,
+    instrument: str = "",
+    reference: Path | None = None,
+    more: str = "",
+    recipe: str = "",
 ) -> Path:
     """Make a project folder anew, with further lines for its settings."""
     if folder.exists():
@@ -108,6 +114,8 @@ def project(
         extra += ["--instrument", instrument]
     if reference is not None:
         extra += ["--reference", reference]
+    if recipe:
+        extra += ["--recipe", recipe]
     skymill("init", folder, "--raw", raw, *extra, allowed=(0,))
     if more:
         config = folder / "config" / "config.yaml"

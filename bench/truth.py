@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import truth_night, truth_real, truth_run
+from bench import fuzz, hazards, truth_detector, truth_night, truth_real, truth_run
 from bench.runs import BUILD, publish
 
 
@@ -15,9 +15,13 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-real", action="store_true", help="leave the real nights out")
+    parser.add_argument("--fuzz", type=int, default=20_000, help="spoilt files to try")
     arguments = parser.parse_args()
-    figures = truth_night.figures(BUILD / "truth" / "night")
+    figures = truth_detector.figures()
+    figures += truth_night.figures(BUILD / "truth" / "night")
     figures += truth_run.figures(BUILD / "truth" / "run")
+    figures += hazards.figures()
+    figures += fuzz.figures(BUILD / "truth" / "fuzz", arguments.fuzz)
     if not arguments.no_real:
         figures += truth_real.figures(BUILD / "truth" / "real")
     publish(figures, BUILD / "truth.json")

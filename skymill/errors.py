@@ -141,6 +141,9 @@ FLAT_SATURATED the flat is saturated or non-linear
 FLAT_FAINT the flat is too faint
 FLAT_GRADIENT the flat has a steep gradient
 FLAT_PEDESTAL the flat cannot be freed from its bias
+FLAT_CLOUDY the light of the flat is not that of a clear sky
+FLAT_COLOCATED flats that point to one place show their stars on the same pixels
+FLAT_LEVEL the flat belongs to the group of levels that is not wanted
 BIAS_JUMP the bias level jumped
 BANDING rows or columns carry a pattern
 TRAILED the stars are trailed
@@ -151,6 +154,7 @@ SKY_BRIGHT a bright or steep sky
 ALL_MASKED no good pixel is left
 BAD_LEVEL the level or scatter does not fit the other frames of its group
 COSMIC_OFF cosmic rays could not be searched
+MODEL_NOISE the frames scatter more or less than gain and read noise tell
 """)
 # Identity, files and environment
 _codes("""
@@ -182,6 +186,10 @@ DARK_SCALED_UP the dark is shorter than the exposure
 MASTER_FAILED a calibration master that is needed could not be made
 FLATS_REJECTED every flat was rejected
 UNUSED_CALIBRATION no light frame needs this calibration frame
+MASTER_CHANGED the master differs from the one before it by more than its error
+GAIN_DRIFT the measured gain differs from that of earlier masters
+NOISE_DRIFT the measured read noise differs from that of earlier masters
+HOT_PIXELS far more hot pixels than in earlier masters
 NO_FRAMES no frame was left
 NO_OVERLAP the frames have no area in common
 REGISTRATION the frame could not be aligned
@@ -193,8 +201,10 @@ NO_ZP no zero point
 ZP_RELATIVE the flux scale is relative to the reference frame
 BKG_POOR the background is poorly determined
 CLIPPED_MUCH far more pixels were clipped than the noise allows
+FEW_FRAMES so few frames that outliers cannot be told from good values
 POOR_SEEING worse seeing than the limit
 NO_BJD barycentric times could not be computed
+OVERSCAN_METHOD the overscan method of the user failed
 UPSTREAM_BLOCKED an earlier step stopped this frame
 OFF the step was not asked for
 """)

@@ -221,6 +221,8 @@ def _unit(source: Source, offset: int, number: int, max_bytes: int) -> tuple[Hdu
     if header.get("GROUPS") is True and axes[:1] == (0,):
         raise FrameRejected("NO_IMAGE", f"HDU {number} holds random groups, not an image.")
     image, bits, compressed, quantised = _image(header, axes, bitpix, number)
+    if image and not compressed and (pcount, gcount) != (0, 1):
+        raise _bad(number, f"PCOUNT is {pcount} and GCOUNT is {gcount}; an image has 0 and 1")
     if image and 0 in image:
         sizes = " x ".join(str(n) for n in image)
         raise FrameRejected("ZERO_SIZE", f"HDU {number} declares {sizes} pixels.")

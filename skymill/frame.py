@@ -205,9 +205,17 @@ class Background:
         Shape (ny, nx) of the frame.
     box_size_px : int
         Cell ``(j, i)`` covers the pixels ``[j*box : (j+1)*box, i*box : (i+1)*box]``;
-        its centre is ``(j + 0.5)*box - 0.5``, also for a last cell that is cut.
+        its centre is ``(j + 0.5)*box - 0.5``, also for a last cell that is cut. 1: the
+        meshes are the maps themselves.
     level_err : float
         One-sigma error of the level of one cell, in electron, common to its pixels.
+    model : str
+        ``"mesh"``: the level is the spline through the cells. ``"constant"`` and
+        ``"polynomial"``: it is the polynomial of the coefficients, and ``level`` its
+        values at the centres of the cells.
+    coefficients : tuple of float
+        Of the products of Legendre polynomials 1, x, y, x^2, xy, y^2, ... in electron, with
+        x, y running from -1 to 1 over the frame; see `skymill.kernels.polynomial`.
     """
 
     level: NDArray[np.float32]
@@ -215,6 +223,8 @@ class Background:
     shape: tuple[int, int]
     box_size_px: int
     level_err: float
+    model: str = "mesh"
+    coefficients: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level.shape != self.rms.shape:
@@ -227,16 +237,32 @@ class Background:
                 f"mesh of {self.level.shape} cells does not cover a frame of {self.shape} px "
                 f"with boxes of {self.box_size_px} px, expected {need}"
             )
+        if self.model not in ("mesh", "constant", "polynomial"):
+            raise ValueError(f"background model {self.model!r} is not mesh, constant, polynomial")
+        if (self.model == "mesh") != (not self.coefficients):
+            raise ValueError(
+                f"a background of model {self.model} has {len(self.coefficients)} coefficients"
+            )
         object.__setattr__(self, "level", _frozen(self.level, np.float32))
         object.__setattr__(self, "rms", _frozen(self.rms, np.float32))
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
 
     def level_map(self) -> NDArray[np.float32]:
         """Return the background in electron at every pixel, shape (ny, nx)."""
-        return expand_mesh(self.level, self.shape, self.box_size_px)
+        if self.model == "mesh":
+            return expand_mesh(self.level, self.shape, self.box_size_px)
+        from skymill.kernels.polynomial import polynomial_map
+
+        return polynomial_map(np.array(self.coefficients), self.shape)
 
     def rms_map(self) -> NDArray[np.float32]:
-        """Return the background scatter in electron at every pixel, shape (ny, nx)."""
-        return expand_mesh(self.rms, self.shape, self.box_size_px)
+        """Return the background scatter in electron at every pixel, shape (ny, nx).
+
+        Never below half the smallest value of the mesh, where the slope of the outer
+        cells would lead there.
+        """
+        out = expand_mesh(self.rms, self.shape, self.box_size_px)
+        return np.maximum(out, np.float32(0.5) * self.rms.min(), out=out)
 
 
 def expand_mesh(
@@ -244,9 +270,9 @@ def expand_mesh(
 ) -> NDArray[np.float32]:
     """Interpolate cell-centre values to every pixel.
 
-    Natural cubic spline through the cell centres, first along y, then along x, held
-    constant beyond the outermost centres. Two cells or fewer along an axis are
-    interpolated linearly.
+    Natural cubic spline through the cell centres, first along y, then along x. Beyond the
+    outermost centres it goes on along the slope that it has there, so that a tilted sky is
+    right up to the edges. Two cells along an axis are interpolated linearly; one is constant.
 
     Parameters
     ----------
@@ -263,4 +289,4 @@ def expand_mesh(
     """
     from skymill.kernels.mesh import expand_spline
 
-    return expand_spline(np.asarray(mesh, np.float64), shape, box_size_px)
+    return expand_spline(np.asarray(mesh, np.float64), shape, box_size_px, extrapolate=True)

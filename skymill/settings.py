@@ -33,6 +33,11 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["require", "degrade", "skip"]
+#: Built-in overscan methods, or an import path `package.module:name`.
+OVERSCAN_METHOD = (
+    r"^(mean|median|clipped|clipped_median"
+    r"|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)$"
+)
 
 
 class _Model(BaseModel):
@@ -64,6 +69,73 @@ class Ingest(_Model):
     """What to do about an override that matches no file."""
 
 
+class Window(_Model):
+    """How far a master may lie from the frames that it serves."""
+
+    bias: NonNegative = 3
+    """Nights between a bias and the frames."""
+    dark: NonNegative = 7
+    """Nights between a dark and the frames; darks are taken rarely and change slowly."""
+    flat: NonNegative = 3
+    """Nights between a flat and the frames; dust moves."""
+
+
+class Pool(_Model):
+    """Frames of neighbouring nights combined where a night has too few of its own."""
+
+    bias: Annotated[int, Field(ge=0)] = 3
+    """Nights whose bias frames are pooled; 0: never."""
+    dark: Annotated[int, Field(ge=0)] = 7
+    """Nights whose dark frames are pooled; 0: never."""
+    flat: Annotated[int, Field(ge=0)] = 3
+    """Nights whose flats are pooled; 0: never."""
+
+
+MatchKey = Literal[
+    "instrument",
+    "detector",
+    "channel",
+    "mode",
+    "binning",
+    "datasec",
+    "gain_setting",
+    "offset_setting",
+]
+DarkRule = Literal["exact", "longer", "shorter", "bias_only"]
+
+
+class Match(_Model):
+    """Which masters fit a frame, and which of them is taken."""
+
+    keys: tuple[MatchKey, ...] = (
+        "instrument",
+        "detector",
+        "channel",
+        "mode",
+        "binning",
+        "datasec",
+        "gain_setting",
+        "offset_setting",
+    )
+    """Columns of the sheet that must be equal; the size in pixels always must."""
+    area: Literal["equal", "contains"] = "contains"
+    """A window of the detector takes masters of the same area only, or also such that hold it."""
+    window_nights: Window = Window()
+    pool_nights: Pool = Pool()
+    prefer: Literal["nearest", "before", "after"] = "nearest"
+    """The nearest night, or one before (after) the frames where there is one."""
+    ties: Literal["earlier", "more_frames"] = "earlier"
+    """Of two nights equally near: the earlier one, or the master of more frames."""
+    temperature: Literal["require", "degrade", "ignore"] = "require"
+    """A dark beyond the tolerance: not used, used with a flag if there is no other, or as good
+    as any. Darks of unknown temperature fit."""
+    temperature_tolerance_k: Positive = 2.0
+    """Largest difference of detector temperature between dark and frame (K)."""
+    dark_exposure: tuple[DarkRule, ...] = ("exact", "longer")
+    """Darks by exposure, in this order: ``exact`` (1 %), ``longer`` (the shortest such, scaled
+    down), ``shorter`` (the longest such, scaled up), ``bias_only`` (no dark, and no complaint)."""
+
+
 class Plan(_Model):
     """Grouping and matching."""
 
@@ -73,12 +145,7 @@ class Plan(_Model):
     """Megapixels of one block."""
     masters: Literal["all", "needed"] = "all"
     """Make all masters that the light frames' modes could use, or only those in use."""
-    master_window_days: NonNegative = 3
-    """A master may be this many nights away from the light frames."""
-    temperature_tolerance_k: Positive = 2.0
-    """Largest difference of detector temperature between dark and light frame (K)."""
-    match_temperature: bool = True
-    """Group darks by temperature where it is known."""
+    match: Match = Match()
     field_radius_deg: Positive = 0.2
     """Pointings of one target closer than this are one field (degree)."""
     epoch: Literal["all", "night"] = "all"
@@ -90,21 +157,37 @@ class Plan(_Model):
 class Overscan(_Model):
     """How the overscan level of a frame is measured."""
 
-    method: Literal["mean", "median", "clipped"] = "clipped"
-    """Statistic of the overscan pixels."""
-    fit: Literal["frame", "row", "polynomial", "spline3"] = "frame"
-    """One level per frame, one per row, or a smooth curve along the rows."""
+    method: Annotated[str, Field(pattern=OVERSCAN_METHOD)] = "clipped"
+    """Statistic of the overscan pixels: mean, median, clipped (mean) or clipped_median; or a
+    method of one's own as `package.module:name`."""
+    fit: Literal["frame", "row", "column", "polynomial", "legendre", "spline3"] = "frame"
+    """One level per frame, one per row or column, or a smooth curve along them."""
+    axis: Literal["auto", "y", "x", "both"] = "auto"
+    """Follow the level along the rows (y), the columns (x), or both; auto: as the areas lie."""
     order: Annotated[int, Field(ge=0, le=50)] = 1
-    """Order of the polynomial or number of spline pieces."""
+    """Degree of the polynomial or number of spline pieces."""
     sigma_clip: Positive = 4.0
     """Rows (or pixels) further than this from the fit are left out (sigma)."""
+    sigma_low: Positive | None = None
+    """Threshold below the level, if it is not `sigma_clip` (sigma)."""
+    sigma_high: Positive | None = None
+    """Threshold above the level, if it is not `sigma_clip` (sigma)."""
     iterations: Annotated[int, Field(ge=0, le=20)] = 2
     """Rejection iterations."""
+    min_pixels: Annotated[int, Field(ge=1)] = 1
+    """Frames with fewer overscan pixels after rejection are rejected."""
+
+    @model_validator(mode="after")
+    def _axis_fits(self) -> Overscan:
+        if (self.fit, self.axis) in (("row", "x"), ("column", "y")):
+            raise ValueError(f"fit {self.fit} cannot follow the axis {self.axis}")
+        return self
 
 
 class _Combine(_Model):
-    method: Literal["clipped", "mean", "median", "minmax"] = "clipped"
-    """Estimator; ``clipped`` is a mean clipped against the noise model."""
+    method: Literal["clipped", "weighted", "mean", "median", "minmax"] = "clipped"
+    """Estimator; ``clipped`` is a mean clipped against the noise model, ``weighted`` the same
+    with weights by the noise of each frame."""
     clip_sigma: Positive = 4.5
     """Clipping threshold of ``clipped`` in sigma of the noise model."""
     reject_low: Annotated[int, Field(ge=0)] = 1
@@ -114,8 +197,8 @@ class _Combine(_Model):
     minimum: Annotated[int, Field(ge=1)] = 3
     """Fewest usable frames; with fewer no master is made."""
     overscan: Overscan = Overscan()
-    memory_mb: Positive = 500
-    """Memory for the rows of all frames that are combined at a time (MB)."""
+    memory_mb: Positive = 250
+    """Memory for raw pixels (MB); the pixels of larger groups wait in a scratch file."""
 
 
 class MasterBias(_Combine):
@@ -125,6 +208,8 @@ class MasterBias(_Combine):
     """A frame further than this from the group's level or scatter is rejected (robust sigma)."""
     read_noise_tolerance: Positive = 0.15
     """Relative difference of measured and declared read noise that raises a warning."""
+    model_tolerance: Positive = 0.2
+    """Relative difference of the frames' variance and the noise model that raises a warning."""
     hot_sigma: Positive = 8.0
     """Pixels further than this above (below) their surroundings are hot (cold)."""
 
@@ -134,6 +219,10 @@ class MasterDark(_Combine):
 
     level_tolerance_sigma: Positive = 8.0
     """A frame further than this from the group's level or scatter is rejected (robust sigma)."""
+    model_tolerance: Positive = 0.2
+    """Relative difference of the frames' variance and the noise model that raises a warning."""
+    scale_exposures: bool = False
+    """Combine darks of different exposures to one, by a line through the bias for each pixel."""
     hot_sigma: Positive = 8.0
     """Pixels with this much more dark signal than their surroundings are hot (sigma)."""
 
@@ -149,14 +238,60 @@ class MasterFlat(_Combine):
     """Level that a flat is divided by before combining."""
     saturation_fraction: Fraction = 0.9
     """Flats with a level above this fraction of saturation are rejected."""
+    saturated_limit: Fraction = 0.001
+    """Flats with a larger saturated part of their central half are rejected."""
     minimum_level_adu: NonNegative = 1000
     """Fainter flats are rejected (ADU above the bias)."""
+    twilight: Literal["auto", "yes", "no"] = "auto"
+    """Flats of the twilight sky, with stars and clouds; ``auto`` tells by name or falling light."""
+    star_sigma: NonNegative = 4.0
+    """Threshold for stars in twilight flats, in sums of 3 and 9 pixels (sigma; 0: do not look)."""
+    minimum_separation_arcsec: NonNegative = 8
+    """Twilight flats that point closer to each other show their stars on the same pixels: some
+    times the seeing, for wide-field lenses 150 (arcsec; 0: do not look)."""
+    colocated: Literal["majority", "strict", "flag"] = "majority"
+    """Of flats that point alike leave out those that give one pointing half of the frames, all
+    but one, or none."""
+    cloud_limit: Fraction = 0.05
+    """Twilight flats whose illumination differs by more from that of the group are rejected."""
+    which: Literal["all", "high", "low"] = "all"
+    """Use all flats, or only those above or below ``split_level_adu``."""
+    split_level_adu: NonNegative = 0
+    """Border between high and low flats (ADU; 0: the geometric middle). If set, the high flats
+    are the reference of the illumination."""
+    common_illumination: bool = False
+    """Divide each flat by its large-scale difference from the group before combining."""
+    illumination_order: Annotated[int, Field(ge=0, le=5)] = 2
+    """Order of the polynomial for large-scale differences."""
     low_limit: Fraction = 0.3
     """Pixels with a lower flat are masked LOW_FLAT."""
     max_relative_error: Positive = 0.03
     """Pixels with a more uncertain flat are masked LOW_FLAT."""
+    nonlinear_tolerance: Fraction = 0.03
+    """Pixels that differ by more between bright and faint flats are masked NONLINEAR (0: do not
+    look)."""
     gain_tolerance: Positive = 0.15
     """Relative difference of measured and declared gain that raises a warning."""
+
+
+class MasterHistory(_Model):
+    """Comparing new masters with earlier ones."""
+
+    pattern_sigma: Positive = 2.0
+    """Pixels that differ from the master before by this many times their error, typically,
+    are flagged; 1 if nothing changed."""
+    changed_fraction: Fraction = 0.01
+    """Largest fraction of good pixels that may differ by more than 5 sigma."""
+    level_noise: Positive = 1.0
+    """Largest change of the level of a bias or dark, in units of the read noise."""
+    gain_tolerance: Positive = 0.05
+    """Relative change of the measured gain that is flagged, if it is significant (4 sigma)."""
+    noise_tolerance: Positive = 0.1
+    """Relative change of the measured read noise that is flagged."""
+    hot_factor: Annotated[float, Field(gt=1)] = 2.0
+    """Growth of the number of hot pixels that is flagged."""
+    temperature_tolerance_k: Positive = 2.0
+    """Darks of temperatures closer than this are compared with each other (K)."""
 
 
 class Calibrate(_Model):
@@ -169,8 +304,26 @@ class Calibrate(_Model):
     """Without a matching dark (instruments that need none are not affected)."""
     missing_flat: Policy = "require"
     """Without a matching flat of the same filter."""
+    dark_scale_up: bool = False
+    """Also scale darks to longer exposures, and their noise with them; else such a dark counts
+    as missing."""
+    dark_temperature_k: Positive = 2.0
+    """Largest difference of detector temperature between a frame and its dark (K); beyond it
+    ``missing_dark`` decides: reject, use it and say so, or use it silently."""
+    use_measured_gain: bool = False
+    """Take the gain that the flats measure. The electron scale changes with it."""
+    use_measured_noise: bool = False
+    """Take the read noise that the bias frames measure."""
+    noise_tolerance: Positive = 0.15
+    """Relative difference between measured and declared gain or read noise that is flagged."""
     nonlinear_fraction: Fraction = 1.0
     """Raw values above this fraction of saturation get NONLINEAR (1: none)."""
+    leak_directions: tuple[tuple[int, int], ...] = ()
+    """Neighbours (dx, dy) of a saturated pixel that its charge spills into; they get BLEED."""
+    compression: Literal["none", "lossless", "quantised"] = "none"
+    """Store SCI and ERR as they are, compressed without loss, or rounded and compressed."""
+    quantise_q: Annotated[float, Field(ge=1, le=1000)] = 16
+    """Steps per median error of ``quantised``: rounding adds 1/(3.5 q) of the error."""
 
 
 class Mask(_Model):
@@ -436,6 +589,7 @@ class Settings(_Model):
     master_bias: MasterBias = MasterBias()
     master_dark: MasterDark = MasterDark()
     master_flat: MasterFlat = MasterFlat()
+    master_history: MasterHistory = MasterHistory()
     calibrate: Calibrate = Calibrate()
     mask: Mask = Mask()
     background: BackgroundSettings = BackgroundSettings()

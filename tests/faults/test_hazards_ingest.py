@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
+import tarfile
 from collections.abc import Callable
 from typing import Any
 
@@ -98,9 +100,21 @@ def _blank(m: Any) -> None:
     m.card("BLANK   =               -32768")
 
 
-def _quantised(m: Any) -> None:
+def _tar(m: Any) -> bytes:
+    m.base()
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(m.path, "x.fits")
+    m.path.unlink()
+    return stream.getvalue()
+
+
+def _quantised(m: Any, **cards: Any) -> None:
     image = fits.CompImageHDU(
-        m.pixels().astype(np.float32), m.header(), compression_type="RICE_1", quantize_level=4
+        m.pixels().astype(np.float32),
+        m.header(**cards),
+        compression_type="RICE_1",
+        quantize_level=4,
     )
     _hdus(m, fits.PrimaryHDU(), image)
 
@@ -214,6 +228,7 @@ CASES: list[tuple[str, Build, str, str]] = [
         "rejected",
         "ARCHIVE",
     ),
+    ("H030b", lambda m: _written(m, _tar(m), "x.fits.tar"), "rejected", "ARCHIVE"),
     (
         "H031",
         lambda m: _hdus(m, fits.PrimaryHDU(), fits.CompImageHDU(m.pixels(), m.header())),
@@ -221,10 +236,32 @@ CASES: list[tuple[str, Build, str, str]] = [
         "",
     ),
     ("H032", _quantised, "degraded", "QUANTISED"),
+    (
+        "H033",
+        lambda m: _quantised(m, HISTORY="compressed by astropy 5.0"),
+        "degraded",
+        "QUANTISED",
+    ),
     ("H034", _checksum, "rejected", "CHECKSUM"),
     ("H036", _spoilt("PCOUNT  =     1000000000000000"), "rejected", "BAD_STRUCTURE"),
+    ("H036b", _spoilt("PCOUNT  =                    2"), "rejected", "BAD_STRUCTURE"),
+    ("H036c", _spoilt("GCOUNT  =                    2"), "rejected", "BAD_STRUCTURE"),
     ("H039", lambda m: m.base(path=m.folder / "a" / "X.FTS"), "ok", ""),
     ("H040", lambda m: _written(m, b"II*\x00" + b"\0" * 100, "x.cr2"), "rejected", "UNSUPPORTED"),
+    (
+        "H040b",
+        lambda m: _written(m, b"LUCAM-RECORDER" + b"\0" * 99, "x.ser"),
+        "rejected",
+        "UNSUPPORTED",
+    ),
+    ("H040c", lambda m: _written(m, b"XISF0100" + b"\0" * 99, "x.xisf"), "rejected", "UNSUPPORTED"),
+    (
+        "H040d",
+        lambda m: _written(m, b"\x89PNG" + b"\0" * 99, "x.png"),
+        "rejected",
+        "UNSUPPORTED",
+    ),
+    ("H040e", lambda m: _written(m, b"MM\x00*" + b"\0" * 99, "x.tif"), "rejected", "UNSUPPORTED"),
     ("H041", _signed, "rejected", "SUSPECT_BZERO"),
     (
         "H042",
@@ -250,7 +287,9 @@ CASES: list[tuple[str, Build, str, str]] = [
     ),
     ("H046", _spoilt("EXPTIME ="), "rejected", "MISSING_EXPTIME"),
     ("H047", _spoilt("EXPTIME   30.0"), "rejected", "MISSING_EXPTIME"),
+    ("H047b", _spoilt("GAIN      1.5"), "degraded", "BAD_CARD"),
     ("H048", _spoilt("GAIN    =                  NaN"), "degraded", "BAD_CARD"),
+    ("H048b", _spoilt("GAIN    =                 -inf"), "degraded", "BAD_CARD"),
     ("H049", _spoilt("EXPTIME =                 30,0"), "ok", "DECIMAL_COMMA"),
     ("H050", _spoilt("EXPTIME =               3.0D+1"), "ok", ""),
     ("H051", _with(EXPTIME="30s"), "ok", "STRING_NUMBER"),
@@ -261,6 +300,8 @@ CASES: list[tuple[str, Build, str, str]] = [
     ("H055", _spoilt(b"OBJECT  = 'caf\xe9'"), "ok", "NON_ASCII"),
     ("H056", _spoilt("exptime =                 30.0", EXPTIME=None), "ok", ""),
     ("H057", _with(FILTER="N/A"), "degraded", "MISSING_FILTER"),
+    ("H057b", _with(EXPTIME=-999.0), "rejected", "MISSING_EXPTIME"),
+    ("H057c", _with(FILTER="nan"), "degraded", "MISSING_FILTER"),
     ("H058", _with(FILTER="  R "), "ok", ""),
     ("H059", lambda m: m.base(**{"HIERARCH ESO DET NAME": "ccd one"}), "ok", ""),
     ("H060", _spoilt("EXPTIME =                 30.0 / [ms] exposure"), "degraded", "UNIT"),
@@ -298,7 +339,12 @@ CASES: list[tuple[str, Build, str, str]] = [
     ("H076", _with(DATE__OBS="1970-01-01T03:00:00"), "degraded", "CLOCK"),
     ("H077", _with(DATE__OBS="2024-01-02T19:00:00"), "degraded", "CLOCK"),
     ("H079", _with(DATE__OBS=None, DATE="2024-01-02T05:00:00"), "rejected", "NO_TIME"),
+    ("H076b", _with(DATE__OBS="1924-01-02T03:00:00"), "degraded", "CLOCK"),
+    ("H076c", _with(DATE__OBS=None, MJD__OBS=1e15), "rejected", "BAD_TIME"),
+    ("H076d", _with(DATE__OBS=None, MJD__OBS=-1e7), "rejected", "BAD_TIME"),
     ("H080", _with(MJD__OBS=60312.0), "degraded", "CONFLICT"),
+    ("H081", _with(DATE__OBS=None, HJD=2460311.628), "rejected", "MISSING_TIME"),
+    ("H081b", _with(DATE__OBS=None, BJD=2460311.628), "rejected", "MISSING_TIME"),
     ("H084", _with(SITELAT=None), "degraded", "NO_SITE"),
     ("H115", _with(IMAGETYP="Tricolor Image"), "ok", ""),
     ("H117", _with(IMAGETYP="focus"), "rejected", "NOT_SCIENCE"),
@@ -308,6 +354,7 @@ CASES: list[tuple[str, Build, str, str]] = [
     ("H121b", _with(IMAGETYP="masterDark"), "rejected", "IS_MASTER"),
     ("H122", _with(CALSTAT="BDF"), "rejected", "ALREADY_CALIBRATED"),
     ("H122b", _with(BIASCOR=True), "rejected", "ALREADY_CALIBRATED"),
+    ("H122c", _with(SWMODIFY="reduced", BIASCOR="T"), "rejected", "ALREADY_CALIBRATED"),
     ("H123", _with(IMAGETYP=None), "rejected", "KIND_UNKNOWN"),
     ("H125", _spoilt("EXPTIME =                 30.0 / exposure in us"), "degraded", "UNIT"),
     ("H128", _with(FILTER="3"), "degraded", "FILTER_INDEX"),
@@ -319,11 +366,13 @@ CASES: list[tuple[str, Build, str, str]] = [
         "degraded",
         "TEMP_UNSTABLE",
     ),
+    ("H139", _with(OBJECT="flat"), "degraded", "KIND_SUSPECT"),
+    ("H140", _with(INSTRUME=None), "ok", ""),
     ("H136", _with(BIASSEC="[0:50,1:100]"), "rejected", "BAD_SECTION"),
     ("H136b", _with(TRIMSEC="[100:1,1:100]"), "rejected", "BAD_SECTION"),
     ("H136c", _with(TRIMSEC="[1:101,1:100]"), "rejected", "BAD_SECTION"),
     ("H136d", _with(TRIMSEC="[1:100 1:100]"), "rejected", "BAD_SECTION"),
-    ("H138", _with(BAYERPAT="RGGB"), "rejected", "MOSAIC_CFA"),
+    ("H138", _with(BAYERPAT="GGRGGBGGBGGRBRGRBG"), "rejected", "MOSAIC_CFA"),
     (
         "H142",
         _data(lambda m: (m.pixels(600, 12) * 16).astype(np.uint16)),
@@ -333,6 +382,9 @@ CASES: list[tuple[str, Build, str, str]] = [
     ("H143", _data(lambda m: np.full((100, 100), np.nan, np.float32)), "rejected", "ALL_NAN"),
     ("H144", _data(lambda m: np.full((100, 100), 1000, np.uint16)), "rejected", "CONSTANT"),
     ("H145", _data(_invalid), "ok", "NO_DATA"),
+    ("H144b", _data(lambda m: np.zeros((100, 100), np.uint16)), "rejected", "CONSTANT"),
+    ("H144c", _data(lambda m: np.full((100, 100), 65535, np.uint16)), "rejected", "CONSTANT"),
+    ("H146", _data(lambda m: m.pixels(500, 5).astype(np.int16) - 520), "ok", ""),
     ("H147", _data(_wrapped), "degraded", "WRAP"),
     ("H148", _with(SATURATE=None), "degraded", "SATURATION_GUESSED"),
     ("H151", _data(_half_dead), "degraded", "DEAD_AREA"),
@@ -421,6 +473,7 @@ WCS_CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("H093", {"CRVAL1": "10:00:00"}, "ok", "SEXAGESIMAL", "ok"),
     ("H094", {"CRVAL1": 10.0}, "degraded", "WCS_POINTING", "WCS_POINTING"),
     ("H095", {"CRVAL1": 1e300}, "degraded", "NO_WCS", "NO_WCS"),
+    ("H095b", {"CRVAL1": -10.0, "RA": 350.0}, "ok", "", "ok"),
     ("H096", {"CRVAL2": 95.0}, "degraded", "NO_WCS", "NO_WCS"),
     ("H097", {**_CDELT, "CDELT1": -1.0, "CDELT2": 1.0}, "degraded", "WCS_SCALE", "WCS_SCALE"),
     ("H098", {"CUNIT1": "arcsec", "CUNIT2": "arcsec"}, "degraded", "WCS_SCALE", "WCS_SCALE"),
@@ -436,6 +489,13 @@ WCS_CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
         "",
         "ok",
     ),
+    (
+        "H104",
+        {"CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR", "RADESYS": None, "RA": None, "DEC": None},
+        "ok",
+        "FRAME",
+        "ok",
+    ),
     ("H105", {"A_ORDER": 2, "A_2_0": 1e-6}, "degraded", "NO_WCS", "NO_WCS"),
     (
         "H106",
@@ -446,10 +506,20 @@ WCS_CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
     ),
     ("H107", {"LONPOLE": 0.0}, "ok", "", "ok"),
     ("H108", {"RADESYS": None, "EQUINOX": 1950.0}, "ok", "FRAME", "ok"),
+    (
+        "H108b",
+        {"RADESYS": None, "RADECSYS": "FK4", "EQUINOX": 1950.0},
+        "ok",
+        "FRAME",
+        "ok",
+    ),
+    ("H108c", {"RADESYS": "MYFRAME"}, "degraded", "WCS_MIXED", "ok"),
     ("H109", {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV"}, "ok", "", "ok"),
     ("H109b", {"CTYPE1": "RA---ZPN", "CTYPE2": "DEC--ZPN"}, "degraded", "NO_WCS", "NO_WCS"),
     ("H110", {"WCSAXES": 3}, "ok", "", "ok"),
     ("H111", {"CRVAL1": 359.999, "RA": 0.001}, "ok", "", "ok"),
+    ("H111b", {"CRVAL2": 89.999, "DEC": 89.9}, "ok", "", "ok"),
+    ("H111c", {"CRVAL2": -89.999, "DEC": -89.9}, "ok", "", "ok"),
     (
         "H114",
         {"CTYPE1": None, "CTYPE2": None, "CTYPE1A": "RA---TAN", "CTYPE2A": "DEC--TAN"},
