@@ -19,7 +19,7 @@ from skymill.ingest.image import Checks
 from skymill.ingest.overrides import Overrides, read_overrides
 from skymill.ingest.scan import Entry, list_tree
 from skymill.ingest.table import summary
-from skymill.instruments import instrument_names, load_instrument
+from skymill.instruments import all_instruments, instrument_names, load_instrument
 from skymill.io_raw import Limits
 from skymill.sheet import sort_key
 
@@ -127,6 +127,7 @@ temperature_tolerance_k, dead_area_reject, unused_overrides
         checksum,
         settle_s,
         time.time(),
+        all_instruments(),
     )
     listing = list_tree(raw, follow_links=follow_links)
     unmatched = overrides.unmatched([entry.path for entry in listing.entries])

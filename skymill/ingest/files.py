@@ -49,6 +49,7 @@ class Context:
     checksum: str
     settle_s: float
     now_s: float
+    known: tuple[Instrument, ...] = ()
     _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def digest(self, path: str) -> str:
@@ -123,7 +124,7 @@ def _read_images(
     if "instrument" in override.columns:
         instrument = load_instrument(str(override.columns["instrument"]))
     if instrument is None:
-        instrument = find_instrument(first, entry.path.rpartition("/")[0])
+        instrument = find_instrument(first, entry.path.rpartition("/")[0], context.known)
     check_patches(override, instrument)
     parts = choose_parts(raw.structure, instrument, override.header)
     for part in parts:

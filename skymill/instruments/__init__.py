@@ -7,6 +7,7 @@ name that comes with the package. Every field is described in docs/instruments.m
 from skymill.instruments.amplifiers import AmplifierRule, DetectorRule, LinearityRule
 from skymill.instruments.conditions import Conditions, holds, normal
 from skymill.instruments.find import (
+    all_instruments,
     find_instrument,
     instrument_directories,
     instrument_names,
@@ -42,6 +43,7 @@ __all__ = [
     "TextRule",
     "TimeRule",
     "WcsRule",
+    "all_instruments",
     "find_instrument",
     "holds",
     "instrument_directories",

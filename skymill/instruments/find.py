@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from skymill.cards import RawHeader
 
 __all__ = [
+    "all_instruments",
     "find_instrument",
     "instrument_directories",
     "instrument_files",
@@ -132,7 +133,7 @@ def _where(error: ValidationError) -> str:
 
 
 def find_instrument(
-    header: RawHeader, folder_hint: str = "", directories: Sequence[Path] | None = None
+    header: RawHeader, folder_hint: str = "", known: Sequence[Instrument] | None = None
 ) -> Instrument:
     """Return the instrument that fits a header; the generic one if none does.
 
@@ -143,21 +144,25 @@ def find_instrument(
     folder_hint : str
         Relative folder of the file: if several instruments fit, one whose name is a
         folder in it is preferred.
-    directories : sequence of Path, optional
-        Folders to search.
+    known : sequence of Instrument, optional
+        Those to choose from, by default all (`all_instruments`); whoever asks for many
+        frames looks them up once.
     """
+    known = all_instruments() if known is None else known
     fitting = [
         instrument
-        for instrument in _candidates(tuple(_files(directories).values()))
+        for instrument in known
         if any(holds(conditions, header) for conditions in instrument.match)
     ]
     if len(fitting) > 1:
         folders = {normal(part) for part in folder_hint.split("/")}
         fitting.sort(key=lambda one: normal(one.name) not in folders)
-    return fitting[0] if fitting else load_instrument(FALLBACK, directories)
+    if fitting:
+        return fitting[0]
+    fallback = [instrument for instrument in known if instrument.name == FALLBACK]
+    return fallback[0] if fallback else load_instrument(FALLBACK)
 
 
-def _candidates(paths: Iterable[Path]) -> list[Instrument]:
-    """Return all instruments that can match by header; a broken user file is an error."""
-    instruments = [_load(str(path.absolute())) for path in paths]
-    return [instrument for instrument in instruments if instrument.match]
+def all_instruments(directories: Sequence[Path] | None = None) -> tuple[Instrument, ...]:
+    """Return all instruments in order of search; a broken user file is an error."""
+    return tuple(_load(str(path.absolute())) for path in _files(directories).values())

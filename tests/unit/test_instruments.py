@@ -9,6 +9,7 @@ import pytest
 from skymill.cards import Card, RawHeader
 from skymill.errors import ConfigError
 from skymill.instruments import (
+    all_instruments,
     find_instrument,
     holds,
     instrument_directories,
@@ -149,8 +150,8 @@ def test_a_folder_decides_between_two_that_fit(tmp_path: Path) -> None:
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nmatch: [{{INSTRUME: twin}}]\n")
     (tmp_path / "generic.yaml").write_text("name: generic\n")
     header = _header(INSTRUME="twin")
-    assert find_instrument(header, "2024/west", [tmp_path]).name == "west"
-    assert find_instrument(header, "2024/east", [tmp_path]).name == "east"
+    assert find_instrument(header, "2024/west", all_instruments([tmp_path])).name == "west"
+    assert find_instrument(header, "2024/east", all_instruments([tmp_path])).name == "east"
 
 
 @pytest.mark.parametrize(
