@@ -6,7 +6,7 @@ The package holds the work of each rule of the Snakemake workflow. Start with
 
 __version__ = "0.1.0"
 
-__all__ = ["Calibrator", "__version__", "open", "circle_mask", "invalid_mask", "make_mask"]
+__all__ = ["Calibrator", "__version__", "circle_mask", "invalid_mask", "make_mask", "open"]
 
 
 def __getattr__(name: str) -> object:

@@ -200,6 +200,8 @@ WCS_RELATIVE positions are relative to the reference frame, not to the sky
 NO_ZP no zero point
 ZP_RELATIVE the flux scale is relative to the reference frame
 BKG_POOR the background is poorly determined
+BKG_ENGINE the background program failed or returned no map
+NOISE_RATIO the sky does not scatter as its error plane says
 CLIPPED_MUCH far more pixels were clipped than the noise allows
 FEW_FRAMES so few frames that outliers cannot be told from good values
 POOR_SEEING worse seeing than the limit

@@ -577,9 +577,13 @@ def read_master(path: str | Path) -> Master:
 
 
 def data_digest(path: str | Path) -> str:
-    """Return the DATASUM of the first image plane: what identifies the pixels of a product."""
+    """Return the DATASUM of the first image plane: what identifies the pixels of a product.
+
+    A file of the user's own may lack it; then it is the SHA-256 of the file.
+    """
     with fits.open(path, memmap=True, disable_image_compression=True) as hdus:
-        return str(hdus[1].header["DATASUM"])
+        told = hdus[1].header.get("DATASUM") if len(hdus) > 1 else None
+    return file_digest(path) if told is None else str(told)
 
 
 def _wcs_from_header(header: fits.Header) -> WCS | None:
@@ -638,7 +642,7 @@ def read_background(path: str | Path) -> Background:
         header["MESHBOX"],
         header["BKGERR"],
         header.get("BKGMODEL", "mesh"),
-        tuple(float(header[key]) for key in sorted(header["BKGC[0-9][0-9]"])),
+        tuple(float(header[key]) for key in sorted(header["BKGC*"])),
     )
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TOP_ADU", "Linearity"]
 
-#: Number of knots and range of the grid (ADU): 16 ADU apart for 16-bit detectors.
-KNOTS, TOP_ADU = 4097, 65536.0
+#: Distance of the knots, usual range of the grid (ADU), and most pieces of a larger one.
+STEP_ADU, TOP_ADU, MOST_PIECES = 16.0, 65536.0, 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,16 @@ class Linearity:
             What it is, for messages.
         top_adu : float
             Largest signal that the rule is asked for, such as saturation (ADU). Beyond it
-            the function goes on with its last slope.
+            the function goes on with its last slope. The grid reaches 65536 ADU, or so far.
 
         Raises
         ------
         ConfigError
             If it is neither, or does not grow with the signal up to ``top_adu``.
         """
-        at = np.linspace(0.0, TOP_ADU, KNOTS)
+        reach = max(top_adu, TOP_ADU)
+        pieces = min(int(np.ceil(reach / STEP_ADU)), MOST_PIECES)
+        at = np.linspace(0.0, reach, pieces + 1)
         try:
             if rule.get("polynomial"):
                 terms = np.array([1.0, *rule["polynomial"]], np.float64)
@@ -73,13 +75,12 @@ class Linearity:
                 raise ConfigError(f"{name}: expected `polynomial` or `table`")
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{name}: {error}") from None
-        last = min(int(np.searchsorted(at, top_adu)), KNOTS - 1)
-        last = max(last, 1)
+        last = max(min(int(np.searchsorted(at, top_adu)), pieces), 1)
         grows = np.diff(values[: last + 1]) > 0
         if not grows.all():
             turn = float(at[int(np.argmin(grows))])
             raise ConfigError(f"{name}: the linear signal does not grow above {turn:.0f} ADU")
-        beyond = np.arange(KNOTS - last)
+        beyond = np.arange(pieces + 1 - last)
         values[last:] = values[last] + beyond * (values[last] - values[last - 1])
         return cls(values, float(at[1]))
 

@@ -290,21 +290,19 @@ def _amplifier(
         name=name, data=data, overscans=overscans,
         gain_e_adu=_positive(gain, "the gain (electron/ADU)", "NO_GAIN", 1e-9, who),
         read_noise_e=_positive(noise, "the read noise (electron)", "NO_READ_NOISE", 0.0, who),
-        saturation_adu=top, linearity=_linearity(rules, name, top),
+        saturation_adu=top, linearity=_linearity(rules, name, saturation),
         linear_max_adu=float(linear_max or np.inf), saturation_known=saturation is not None,
         **more,
     )  # fmt: skip
 
 
-def _linearity(rules: Mapping[str, Any], name: str, saturation: float) -> Linearity | None:
+def _linearity(rules: Mapping[str, Any], name: str, saturation: Any) -> Linearity | None:
     rule = rules.get(name)
     if not rule:
         return None
     # what lies above saturation is masked: a polynomial need not make sense there
-    top = saturation if np.isfinite(saturation) else TOP_ADU
-    return Linearity.from_rule(
-        rule, name=f"linearity of {name or 'the amplifier'}", top_adu=min(top, TOP_ADU)
-    )
+    top = TOP_ADU if saturation is None or np.isinf(saturation) else float(saturation)
+    return Linearity.from_rule(rule, name=f"linearity of {name or 'the amplifier'}", top_adu=top)
 
 
 def _check_places(amplifiers: Sequence[Amplifier], shape: tuple[int, int]) -> None:

@@ -156,7 +156,8 @@ class Matcher:
                 what = exposure if exposure == "bias_only" else ""
                 missing = self._why_no_exposure(kind, row)
                 return Choice(rule=what, missing=missing)
-            rule = exposure if rule == "nearest" else rule
+            # the job must know that the dark is to be scaled up, also where it is cropped
+            rule = exposure if rule == "nearest" or exposure == "shorter" else rule
         here = ordinal(row["night"])
         near.sort(key=lambda found: self._rank(found, here))
         age, best = near[0]

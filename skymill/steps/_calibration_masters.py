@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skymill.frame import Master
+    from skymill.readout import Amplifier, Readout
 
-__all__ = ["KINDS", "Masters", "cut_masters", "measured_noise", "missing", "usable_dark"]
+__all__ = [
+    "KINDS",
+    "Masters",
+    "bias_levels",
+    "cut_masters",
+    "measured_noise",
+    "missing",
+    "usable_dark",
+]
 
 #: Kinds of masters, with the unit of their pixels.
 KINDS = {"bias": "adu", "dark": "adu", "flat": ""}
@@ -77,12 +86,15 @@ class Masters:
     @cached_property
     def bias_level_adu(self) -> float:
         """Median of the bias (ADU), 0 without one."""
-        if self.bias is None:
-            return 0.0
-        step = max(1, self.bias.sci.size // 100_000) | 1
-        sample = self.bias.sci.ravel()[::step]
-        good = sample[np.isfinite(sample)]
-        return float(np.median(good)) if good.size else 0.0
+        return 0.0 if self.bias is None else _sparse_median(self.bias.sci)
+
+
+def _sparse_median(plane: NDArray[Any]) -> float:
+    """Median of a hundred thousand pixels; 0 if none has a value."""
+    step = max(1, plane.size // 100_000) | 1
+    sample = plane.ravel()[::step] if plane.flags.c_contiguous else plane.flat[::step]
+    good = sample[np.isfinite(sample)]
+    return float(np.median(good)) if good.size else 0.0
 
 
 def cut_masters(masters: Masters, row: Mapping[str, Any], shape: tuple[int, int]) -> Masters:
@@ -245,6 +257,44 @@ def _check_temperature(
         )
     if policy == "degrade":
         flags.append(("DARK_TEMP", f"{text}; it was used nevertheless."))
+
+
+def bias_levels(masters: Masters, readout: Readout) -> list[float]:
+    """Return the level below which an amplifier of a frame has no charge (ADU).
+
+    Parameters
+    ----------
+    masters : Masters
+        Those that are applied.
+    readout : Readout
+        Amplifiers of the frame.
+
+    Returns
+    -------
+    list of float
+        By amplifier: median of the bias. Without a bias that of the dark less its charge,
+        if no overscan was subtracted: the pixels then hold the bias, which must not count
+        as photons. Else 0.
+    """
+    dark = masters.dark
+    if masters.bias is not None or dark is None:
+        return [masters.bias_level_adu] * len(readout.amplifiers)
+    return [
+        0.0 if one.overscans else max(_sparse_median(dark.sci[one.place.slices]) - charge, 0.0)
+        for one in readout.amplifiers
+        for charge in (_charge_by_noise(dark, one),)
+    ]
+
+
+def _charge_by_noise(dark: Master, one: Amplifier) -> float:
+    """Typical charge of a dark (ADU) as its noise beyond the read noise tells it."""
+    if dark.nused is None:
+        return 0.0
+    at = one.place.slices
+    single = _sparse_median(dark.err[at] ** 2 * dark.nused[at])
+    if dark.header.get("COMBINE") == "median":
+        single /= 1.5  # the median of several frames is so much noisier than their mean
+    return max(single - one.dark_variance_adu2, 0.0) * one.gain_e_adu
 
 
 def measured_noise(

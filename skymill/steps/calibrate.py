@@ -20,6 +20,7 @@ from skymill.readout import as_images
 from skymill.steps._calibration_masters import (
     Flags,
     Masters,
+    bias_levels,
     cut_masters,
     measured_noise,
     missing,
@@ -138,17 +139,16 @@ def calibrate(
         exposure.readout, own, flags, use_measured_gain, use_measured_noise, noise_tolerance
     )
     _check_readout(readout, exposure.levels, flags)
+    below = bias_levels(applied, readout)
     planes = _electrons(
-        exposure, readout, applied, tau, quiet, nonlinear_fraction,
+        exposure, readout, applied, tau, quiet, nonlinear_fraction, below,
         _ghosts(as_images(raw, row), readout, applied.inherited),
     )  # fmt: skip
     if leak_directions:
         planes.mask[leaked(planes.mask, leak_directions)] |= np.uint16(MaskBit.BLEED)
     numbers = frame_numbers(*planes, exposure.levels, None if dark is None else tau)
     cards = fits.Header() if header is None else header.copy()
-    electronics_cards(
-        cards, readout, exposure.levels, bias_adu=applied.bias_level_adu, sources=sources
-    )
+    electronics_cards(cards, readout, exposure.levels, bias_adu=below, sources=sources)
     if row.get("area"):
         cards["CCDSEC"] = (str(row["area"]), "part of the detector that is covered")
     master_cards(cards, applied, masters.digests, tau, exposure.levels)
@@ -302,17 +302,23 @@ def _ghosts(
 
 def _electrons(
     exposure: Exposure, readout: Readout, masters: Masters, tau: float, quiet: Sequence[float],
-    nonlinear_fraction: float, inherited: NDArray[np.uint16] | None,
+    nonlinear_fraction: float, below: Sequence[float], inherited: NDArray[np.uint16] | None,
 ) -> Planes:  # fmt: skip
     """Run the kernel over each amplifier."""
     planes = Planes.empty(readout.shape)
-    for one, level, variance in zip(readout.amplifiers, exposure.levels, quiet, strict=True):
-        rule = one.linearity
+    for one, level, variance, floor in zip(
+        readout.amplifiers, exposure.levels, quiet, below, strict=True
+    ):
+        rule, bias = one.linearity, _pair(masters.bias)
+        if bias is None and floor != 0:
+            # one level in place of the bias: it cancels, but is no charge
+            plane = np.full((1, readout.shape[1]), floor, np.float32)
+            bias = (plane, np.zeros_like(plane))
         calibrate_pixels(
             exposure.pixels[one.place.slices], level.level, level.variance,
             gain=one.gain_e_adu, quiet_variance=variance, saturation=one.saturation_adu,
             linear_max=min(one.linear_max_adu, nonlinear_fraction * one.saturation_adu),
-            tau=tau, bias=_pair(masters.bias), dark=_pair(masters.dark),
+            tau=tau, bias=bias, dark=_pair(masters.dark),
             flat=_pair(masters.flat), linearity=None if rule is None else rule.arrays(),
             inherited=inherited, bits=BITS, out=planes, corner=(one.place.y0, one.place.x0),
         )  # fmt: skip

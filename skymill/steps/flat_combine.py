@@ -159,7 +159,8 @@ class FlatRun:
             of_dark = float((share * tau * dark_slope).sum())
             if planes.bias is not None:
                 if not planes.bias_first:
-                    value[at] -= planes.bias.sci[at] * np.float32(of_bias)
+                    # the dark was taken off without its bias: all of the bias is still inside
+                    value[at] -= planes.bias.sci[at] * np.float32(share.sum())
                 variance[at] += of_bias**2 * planes.bias.err[at].astype(np.float64) ** 2
             if planes.dark is not None:
                 variance[at] += of_dark**2 * planes.dark.err[at].astype(np.float64) ** 2

@@ -96,11 +96,11 @@ def judge_levels(intake: Intake, planes: Corrections, samples: Samples, how: Sel
             continue
         sample = samples[frame.source.frame_id] * unit
         good = sample[np.isfinite(sample)]
-        if frame.saturated_fraction > SATURATED_SHARE or not good.size:
+        saturated = _saturated_share(intake, planes, frame)
+        if saturated > SATURATED_SHARE or not good.size:
             intake.reject(
-                frame, "FLAT_SATURATED",
-                f"{100 * frame.saturated_fraction:.0f} % of the pixels are saturated.",
-            )  # fmt: skip
+                frame, "FLAT_SATURATED", f"{100 * saturated:.0f} % of the pixels are saturated."
+            )
             continue
         level = float(np.median(good))
         frame.numbers["level_adu"] = level
@@ -131,6 +131,21 @@ def _too_bright(intake: Intake, frame: LoadedFrame, how: Selection) -> str:
                 f"(settings: {intake.step}.saturation_fraction)."
             )
     return ""
+
+
+def _saturated_share(intake: Intake, planes: Corrections, frame: LoadedFrame) -> float:
+    """Share of saturated pixels; those that are saturated in the bias too do not count.
+
+    An amplifier that broke must not cost the flats of the others.
+    """
+    if planes.bias is None:
+        return frame.saturated_fraction
+    alive = np.isfinite(intake.sample_plane(planes.bias.sci))
+    if alive.all():
+        return frame.saturated_fraction
+    count = int(np.count_nonzero(alive))
+    lost = int(np.count_nonzero(alive & ~np.isfinite(frame.sample)))
+    return lost / count if count else 1.0
 
 
 def _saturated_centre(

@@ -26,6 +26,8 @@ __all__ = [
 
 #: Polynomials of lower order need fewer boxes than this per coefficient.
 BOXES_PER_TERM = 3
+#: Boxes below this share of the median level see no light.
+DARK_BELOW = 0.05
 
 
 def level_of(values: NDArray[Any], scale: str) -> float:
@@ -113,7 +115,7 @@ class LargeScale:
     gradient : ndarray of float64, shape (frames,)
         Peak to valley of its plane over the frame.
     deviation : ndarray of float64, shape (frames,)
-        Largest distance of the polynomial from 1 at the boxes.
+        Largest distance of the polynomial from 1 at the boxes that are known.
     """
 
     coefficients: NDArray[np.float64]
@@ -187,7 +189,10 @@ def large_scale(
         Zero differences for a single frame, where there is nothing to compare with.
     """
     n = len(levels)
-    known = np.isfinite(levels).all(axis=0)
+    known = np.asarray(np.isfinite(levels).all(axis=0))
+    if n and known.any():  # an amplifier without light has a level, but no illumination
+        typical = np.median(levels, axis=0)
+        known &= typical > DARK_BELOW * np.median(typical[known])
     while order > 0 and known.sum() < BOXES_PER_TERM * (order + 1) * (order + 2) // 2:
         order -= 1
     terms = surface_terms(at[:, 0], at[:, 1], order)
@@ -201,7 +206,7 @@ def large_scale(
     ratio[:, known] = relative[:, known] / np.median(chosen[:, known], axis=0)
     for i in range(n):
         coefficients[i] = _fit(terms, ratio[i] / np.median(ratio[i, known]))
-    surface = np.einsum("fi,in->fn", coefficients, terms)
+    surface = np.einsum("fi,in->fn", coefficients, terms[:, known])
     deviation = np.abs(surface / np.median(surface, axis=1)[:, None] - 1).max(axis=1)
     slopes = np.abs(coefficients[:, 1:3]).sum(axis=1) if order > 0 else np.zeros(n)
     return LargeScale(coefficients, order, 2 * slopes, deviation)

@@ -127,6 +127,8 @@ def master_bias(
         single = frame_noise(intake.samples(amp)) if method == "weighted" else np.array(np.nan)
         if not np.isfinite(single).all():
             return own
+        # a frame of equal integers has no scatter, but no infinite weight either
+        single = np.maximum(single, 0.1 * noise.adu[amp])
         return with_changes(own, noise=own.noise - noise.adu[amp] ** 2 + single**2)
 
     combined = combine_frames(

@@ -14,7 +14,7 @@ import numpy as np
 
 from skymill.errors import Result
 from skymill.frame import MaskBit, Master
-from skymill.robust import robust_sigma
+from skymill.robust import clipped_mean_std, robust_sigma
 from skymill.steps.masters_common import (
     Intake,
     LoadedFrame,
@@ -155,7 +155,8 @@ def master_dark(
     numbers = _numbers(intake, master, plan, rates)
     numbers |= {"variance_ratio": check.ratio, "n_unstable": int(np.count_nonzero(unstable))}
     every = [*flags, *check.flags(model_tolerance), *few_frames(intake)]
-    if bias is None:
+    unwanted = all(str(f.source.row.get("use_bias") or "") == "none" for f in intake.loaded)
+    if bias is None and not unwanted:
         text = "no master bias: the dark can only be used for frames of the same exposure."
         every.append(("NO_BIAS", text))
     return Result(MasterProduct(master, intake.outcomes(), numbers), tuple(every), numbers)
@@ -239,6 +240,11 @@ class _Plan:
         ]
         return np.asarray(np.median(np.stack(stack), axis=0))
 
+    def _mean_charge(self, amp: int, charge: NDArray[np.float32]) -> float:
+        """Clipped mean of the charge of an amplifier (ADU); 0 if it has no value."""
+        mean = clipped_mean_std(charge[self.intake.of_amplifier(amp)], 4.0, 5)[0]
+        return max(mean, 0.0) if np.isfinite(mean) else 0.0
+
     def expected(self) -> dict[str, NDArray[np.float32]] | None:
         """Charge of each frame in the sample boxes, if it differs between the frames."""
         if not self.scaled:
@@ -279,15 +285,16 @@ class _Plan:
         charge = self.charge_sample()
         for amp, one in enumerate(self.intake.amplifiers):
             told = self._told(amp)
-            typical = float(np.nanmedian(charge[self.intake.of_amplifier(amp)]))
-            shot = max(typical, 0.0) / one.gain_e_adu
+            # the measured scatter is that of the mean charge, which hot pixels raise
+            typical = self._mean_charge(amp, charge)
+            shot = typical / one.gain_e_adu
             measured = np.nan if self.scaled else pair_noise(self.intake.samples(amp))
             if not measured > 0:
                 quiet.append(told)
                 factors.append(1.0)
                 continue
             # with a wrong gain the shot noise may exceed what is there; some read noise remains
-            quiet.append(max(measured**2 - shot, 0.1 * measured**2))
+            quiet.append(max(measured**2 - shot, min(told, 0.1 * measured**2)))
             # without a bias the charge is not known, and nothing tells the shot noise
             factors.append(1.0 if self.bias is None else (quiet[-1] + shot) / (told + shot))
         return quiet, factors
@@ -306,7 +313,7 @@ class _Plan:
                 own = with_changes(own, weight=(typical / np.maximum(single, 0.1 * typical)) ** 2)
             return own
         share = np.array([self.share(frame) for frame in kept])
-        charge = max(float(np.nanmedian(self.charge_sample()[self.intake.of_amplifier(amp)])), 0.0)
+        charge = self._mean_charge(amp, self.charge_sample())
         variance = own.noise + charge * share / own.gain
         return with_changes(
             own, scale=1 / share, base=np.ones(len(kept)), weight=share**2 / variance

@@ -44,6 +44,8 @@ STEP = "master_flat"
 #: A flat at or below this share of the median does not respond to light; above the other
 #: one it shows something else than light.
 DEAD_BELOW, DEAD_ABOVE = 0.05, 3.0
+#: Exposures of flat and dark that differ by less are the same (relative).
+SAME_EXPOSURE = 0.01
 #: Share of dead pixels from which the master is flagged.
 DEAD_AREA = 0.05
 
@@ -96,7 +98,8 @@ electronics, scratch
         As for `skymill.steps.master_bias.master_bias`.
     missing_bias : str
         Without a bias: ``require`` fails, ``degrade`` flags, ``skip`` goes on silently.
-        Without an overscan too a flat always fails: its level means nothing.
+        Not asked where the sheet wants none. Without an overscan too, only a dark of the
+        flat's own exposure can take the bias off; else its level means nothing.
     bias_first : bool
         Subtract bias and dark from each frame; otherwise scale the frames with the bias
         inside and subtract it from the result, as is the habit with IRAF. Amplifiers
@@ -158,9 +161,10 @@ electronics, scratch
     )  # fmt: skip
     intake = Intake(STEP, frames, overscan or {}, memory_mb, electronics, scratch)
     intake.require(1 if frames else minimum, master_id, "FLATS_REJECTED" if frames else "TOO_FEW")
-    _policy(intake, bias, missing_bias, flags)
     intake.check(bias, "bias")
     intake.check(dark, "dark")
+    if bias is None:
+        bias = _without_bias(intake, dark, missing_bias, flags)
     planes = Corrections(bias, dark, intake.amplifiers, bias_first)
     samples = {one.source.frame_id: planes.sample(intake, one) for one in intake.loaded}
     every = list(intake.loaded)
@@ -193,21 +197,55 @@ electronics, scratch
     return Result(MasterProduct(master, intake.outcomes(), numbers), tuple(flags), numbers)
 
 
-def _policy(intake: Intake, bias: Master | None, policy: str, flags: list[tuple[str, str]]) -> None:
-    """Without a bias decide between failing, saying so, and going on."""
-    if bias is not None:
-        return
-    text = "no master bias for the flats; the level of the bias weakens the correction."
+def _without_bias(
+    intake: Intake, dark: Master | None, policy: str, flags: list[tuple[str, str]]
+) -> Master | None:
+    """Decide between failing, saying so, and going on; return what stands for the bias.
+
+    Where no overscan was subtracted either, a dark of the same exposure takes off the
+    whole pedestal. Its level then stands for the bias, so that it does not count as light.
+    """
+    pedestal = None
     if any(not one.overscans for one in intake.amplifiers):
-        raise intake.failed(
-            "FLAT_PEDESTAL",
-            "neither a master bias nor an overscan frees the flats from their pedestal. "
-            "Take bias frames.",
-        )
+        pedestal = None if dark is None else _level_of_dark(intake, dark)
+        if pedestal is None:
+            raise intake.failed(
+                "FLAT_PEDESTAL",
+                "neither a master bias, nor an overscan, nor a dark of their own exposure frees "
+                "the flats from their pedestal. Take bias frames.",
+            )
+    if all(str(frame.source.row.get("use_bias") or "") == "none" for frame in intake.loaded):
+        return pedestal
+    text = "no master bias for the flats; the level of the bias weakens the correction."
+    if pedestal is not None:
+        text = "no master bias for the flats; their dark takes its place."
     if policy == "require":
         raise intake.failed("NO_BIAS", f"{text} Take bias frames or set missing_bias to degrade.")
     if policy == "degrade":
         flags.append(("NO_BIAS", f"{STEP}: {text}"))
+    return pedestal
+
+
+def _level_of_dark(intake: Intake, dark: Master) -> Master | None:
+    """Levels of the dark as a bias without error; None if no flat is of its exposure."""
+    exposure = float(dark.header["EXPTIME"])
+    for frame in list(intake.loaded):
+        if not abs(frame.exptime_s - exposure) <= SAME_EXPOSURE * exposure:
+            intake.reject(
+                frame, "DARK_EXPOSURE",
+                f"exposed for {frame.exptime_s:g} s, the dark for {exposure:g} s: it cannot be "
+                "scaled without a bias.",
+            )  # fmt: skip
+    if not intake.loaded:
+        return None
+    plane = np.zeros(dark.shape, np.float32)
+    for one in intake.amplifiers:
+        if not one.overscans:
+            at = one.place.slices
+            level = good_median(dark.sci[at], dark.mask[at])
+            plane[at] = level if np.isfinite(level) else 0.0
+    none = np.zeros(plane.shape, np.uint16)
+    return dark.replace(sci=plane, err=np.zeros_like(plane), mask=none)
 
 
 def _finish(

@@ -147,7 +147,7 @@ def frame_noise(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     tame = np.clip(part.astype(np.float64), middle - 5 * scale, middle + 5 * scale)
     total = tame.sum(axis=0)
     spread = np.array(
-        [clipped_mean_std(values - (total - values) / (n - 1), 5.0, 3)[1] for values in tame]
+        [clipped_mean_std(values - (total - values) / (n - 1), 5.0, 3, 0.4)[1] for values in tame]
     )
     share = 1.0 / (n - 1) ** 2
     whole = (spread**2).sum() / (1 - share + n * share)

@@ -784,6 +784,7 @@ def test_h198_h199_file_that_vanishes_or_changes_is_told_at_reading(
 
 
 def test_nothing_is_lost_in_a_mixed_folder(maker: Any, rows_of: Any) -> None:
+    """O2."""
     n_good = 30
     for number in range(n_good):
         maker.base(

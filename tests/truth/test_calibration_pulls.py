@@ -109,6 +109,7 @@ def test_master_errors_are_the_scatter_about_the_truth(night, masters):
 
 @pytest.mark.parametrize("level_e", LEVELS_E)
 def test_calibrated_frames_have_pulls_of_width_one(night, masters, level_e):
+    """A11, A13, E23, E24."""
     dark_e = DARK_ADU * GAIN * LIGHT_S / DARK_S
     raw = night.frame(level_e * night.flat + dark_e)
     frame = calibrate(raw, ROW | {"exptime_s": LIGHT_S}, masters).value
@@ -131,6 +132,8 @@ def test_bias_and_dark_errors_combine_with_their_signs(tau):
     At tau = 1 the bias cancels together with its error; a plain sum of variances would
     make the pulls 9 % too narrow. The pixel's own photons stand for their expectation,
     which makes the width up to 1.03.
+
+    Rows E23.
     """
     night, level, dark_e = Night(7), 30.0, 5.0
     bias = master_bias(night.inputs(2, lambda _: 0.0, 0.0), minimum=2).value.master
@@ -164,7 +167,10 @@ def mutated(masters: Masters, change: str) -> Masters:
     "change", ["flat term with F^4", "flat term without 1/F^2", "flat error left out"]
 )
 def test_tolerances_are_sharp_enough_to_see_a_wrong_flat_term(night, masters, change):
-    """The checks above must fail for the usual mistakes. A flat of one frame shows them."""
+    """The checks above must fail for the usual mistakes. A flat of one frame shows them.
+
+    Rows A14.
+    """
     one = Night(31)
     bias = masters.bias
     light = 20_000 * GAIN * one.flat
@@ -238,7 +244,7 @@ def test_shared_terms_do_not_average_down(night, masters):
     ],
 )  # fmt: skip
 def test_standard_error_of_every_estimator(method, n, options):
-    """Width 1.00 within 2 % for all estimators; 160 000 pixels fix it to 0.18 %."""
+    """Width 1.00 within 2 % for all estimators; 160 000 pixels fix it to 0.18 %. Row A22."""
     rng = np.random.default_rng(n)
     shape = (400, 400)
     cube = [rng.normal(200, 6, shape).astype(np.float32) for _ in range(n)]

@@ -115,7 +115,10 @@ def deviation(master, sky) -> np.ndarray:
 
 
 def test_twilight_flat_is_as_good_as_its_photons(made, sky):
-    """E29, A24: scatter over theory within 2 %, bias below 0.02 of it, pulls of width 1."""
+    """E29, A24: scatter over theory within 2 %, bias below 0.02 of it, pulls of width 1.
+
+    Rows O5.
+    """
     master = made.value.master
     assert made.numbers["twilight"]
     assert made.numbers["n_used"] == len(LEVELS_E)
@@ -184,7 +187,7 @@ def test_photon_transfer_curve_of_a_lamp_gives_gain_and_read_noise(bias):
 
 
 def test_clouds_are_rejected_and_the_flat_stays_right(sky, bias):
-    """A25: the light of a cloudy frame differs at large scale from the clear ones."""
+    """A25: the light of a cloudy frame differs at large scale from the clear ones. Also A24."""
     cloud = 1 - 0.12 * np.exp(-((X - 150) ** 2 + (Y - 100) ** 2) / (2 * 120.0**2))
     result = master_flat(sky.flats(clouds={4: cloud, 7: 1 - 0.8 * (1 - cloud)}), bias=bias)
     codes = {o.frame_id: o.code for o in result.value.outcomes if o.status == "rejected"}
@@ -289,7 +292,7 @@ def test_linearity_is_taken_out_before_the_flat_is_normalised():
 
 
 def test_nonlinear_pixels_are_found_by_bright_and_faint_flats(bias):
-    """E18: the ratio of two levels is off."""
+    """E18: the ratio of two levels is off. Also A26."""
     lamp = Twilight(31, stars=0)
     odd = np.zeros((NY, NX), bool)
     odd[50:350:50, 60:560:50] = True

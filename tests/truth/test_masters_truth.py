@@ -128,6 +128,7 @@ def judged(
 @pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("method", METHODS)
 def test_bias_is_the_pattern_within_its_error(method, n):
+    """A22, E27, O3."""
     detector = Detector(np.random.default_rng(n))
     # a plain mean has no remedy against hits; with three values a trimmed mean is a median
     hits = 0.0 if method == "mean" else HITS
@@ -139,6 +140,7 @@ def test_bias_is_the_pattern_within_its_error(method, n):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_dark_is_bias_and_charge_within_its_error(method):
+    """A22, E28, O4."""
     detector = Detector(np.random.default_rng(77))
     bias = master_bias(detector.frames(10, 0.0, 0.0)).value.master
     hits = 0.0 if method == "mean" else HITS
@@ -150,6 +152,7 @@ def test_dark_is_bias_and_charge_within_its_error(method):
 
 
 def test_hits_are_rejected_and_hot_pixels_are_not():
+    """A22, E18."""
     detector = Detector(np.random.default_rng(5))
     bias = master_bias(detector.frames(10, 0.0, 0.0)).value.master
     result = master_dark(detector.frames(7, EXPTIME_S, HITS), bias=bias)

@@ -94,6 +94,38 @@ def test_missing_masters_follow_the_policy(masters, kind):
     np.testing.assert_array_equal(told.value.sci, silent.value.sci)
 
 
+@pytest.mark.parametrize("overscan", [True, False])
+def test_pedestal_of_a_frame_without_bias_does_not_count_as_photons(overscan):
+    """Same-exposure darks only, as with many CMOS cameras: true scatter is ERR.
+
+    The pedestal of 1000 ADU made ERR 2.4 times too large. The charge of the dark (150 e) is
+    inside the noise of its own frames, and must count.
+    """
+    rng = np.random.default_rng(8)
+    shape, gain, noise, sky, charge, n = (200, 240), 1.6, 6.0, 200.0, 150.0, 9
+    single = (noise / gain) ** 2 + charge / gain**2
+    pedestal = 0.0 if overscan else 1000.0
+    dark = pedestal + charge / gain + rng.normal(0, np.sqrt(single / n), shape)
+    err = np.full(shape, np.sqrt(single / n), np.float32)
+    mask = np.zeros(shape, np.uint16)
+    cards = fits.Header({"EXPTIME": 120.0, "COMBINE": "clipped"})
+    dark_master = Master(
+        dark.astype(np.float32), err, mask, cards, unit="adu",
+        nused=np.full(shape, n, np.uint16),
+    )  # fmt: skip
+    raw = 1000 + rng.normal(0, noise / gain, (200, 260))
+    raw[:, :240] += rng.poisson(sky + charge, shape) / gain
+    row = ROW | {"datasec": "[1:240,1:200]", "biassec": "[241:260,1:200]", "use_bias": "none"}
+    if not overscan:
+        row["biassec"] = ""
+    result = calibrate(raw.astype(np.float32), row, Masters(dark=dark_master), missing_flat="skip")
+    frame = result.value
+    pulls = (frame.sci - sky) / frame.err
+    # 48 000 pixels know the width to 0.3 %; the overscan knows its level to 0.05 ADU
+    assert pulls.std() == pytest.approx(1, abs=0.02)
+    assert frame.header["SATURATE"] == pytest.approx(59_000 * gain, rel=0.001)
+
+
 def test_darks_are_not_missed_where_they_are_not_needed(masters):
     rest = Masters(masters.bias, None, masters.flat)
     for word in ("not_needed", "optional"):
@@ -124,6 +156,7 @@ def test_dark_without_bias_serves_equal_exposures_only(masters):
 
 
 def test_h219_darks_are_scaled_only_downwards_unless_told(masters):
+    """O4."""
     row = ROW | {"exptime_s": 600.0}
     told = calibrate(raw_frame(), row, masters)
     assert [flag for flag, _ in told.flags] == ["DARK_EXPOSURE"]
@@ -186,6 +219,7 @@ def test_a_product_is_not_calibrated_again(masters):
 
 
 def test_h135_masters_of_the_whole_detector_are_cropped_to_a_window():
+    """A7, E26."""
     rng = np.random.default_rng(5)
     whole = {
         kind: Master(
@@ -310,6 +344,7 @@ def test_wrong_size_and_wrong_unit_are_refused(masters):
 
 
 def test_mask_bits_come_from_raw_values_and_masters(masters):
+    """A15, S1."""
     raw = raw_frame()
     raw[0, 0], raw[0, 1] = 60_000, 50_001
     bias_mask = np.zeros(SHAPE, np.uint16)
@@ -362,6 +397,7 @@ def test_guessed_saturation_and_overscan_jump_are_flagged(masters):
 
 
 def test_result_is_the_same_bytes_again_and_input_untouched(masters):
+    """S6."""
     raw = raw_frame()
     before = raw.copy()
     one, two = calibrate(raw, ROW, masters).value, calibrate(raw, ROW, masters).value

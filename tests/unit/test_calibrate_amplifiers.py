@@ -49,6 +49,7 @@ def signal() -> np.ndarray:
 
 
 def test_h137_each_amplifier_has_its_own_level_gain_and_noise(signal):
+    """A6, E47."""
     result = calibrate(raw_frame(signal), ROW, Masters(), **QUIET)
     frame = result.value
     gain = np.repeat([[1.5, 2.5]], 30, axis=1)
@@ -66,6 +67,7 @@ def test_h137_each_amplifier_has_its_own_level_gain_and_noise(signal):
 
 
 def test_masters_and_bits_lie_on_the_right_amplifier(signal):
+    """A2."""
     rng = np.random.default_rng(2)
 
     def master(value, unit):

@@ -28,6 +28,7 @@ def frame():
 
 
 def test_lossless_is_exact_and_smaller(frame, tmp_path):
+    """A21."""
     path, plain = tmp_path / "a.fits", tmp_path / "plain.fits"
     io.write_frame(path, frame, {}, compression="lossless")
     io.write_frame(plain, frame, {})
@@ -42,6 +43,7 @@ def test_lossless_is_exact_and_smaller(frame, tmp_path):
 
 @pytest.mark.parametrize("q", [4.0, 16.0])
 def test_quantised_adds_the_noise_that_its_header_tells(frame, tmp_path, q):
+    """A21."""
     path = tmp_path / "a.fits"
     io.write_frame(path, frame, {}, compression="quantised", quantise_q=q)
     back = io.read_frame(path)

@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 
 from skymill import io
+from skymill.errors import ConfigError
 from skymill.frame import Master
 from skymill.io_raw import hash_file
 from skymill.jobs.calibrate import calibrate_block
@@ -109,6 +110,7 @@ def test_products_are_stored_as_the_settings_say(night, compression):
 
 
 def test_choices_of_the_plan_are_told_and_obeyed(night):
+    """E26, E36."""
     row = frame(night, "a") | {"exptime_s": 120.0}
     bias = {"master": "bias", "age": 1, "rule": "nearest", "flag": []}
     shorter = {"master": "dark", "age": -2, "rule": "shorter", "flag": []}
@@ -129,3 +131,28 @@ def test_the_same_job_writes_the_same_bytes(night):
         contents.append((night / "out" / "a-00000000.fits").read_bytes())
     assert contents[0] == contents[1]
     assert str(night).encode() not in contents[0]
+
+
+def test_a_file_of_the_sheet_that_is_no_master_is_told_by_name(night):
+    fits.PrimaryHDU(np.ones((NY, NX), np.float32)).writeto(night / "flat.fits", overwrite=True)
+    with pytest.raises(ConfigError, match=r"use_flat = .*flat\.fits is not a master of skymill"):
+        run(night, [frame(night, "a")])
+    bare = io.read_master(night / "dark.fits")
+    io.write_master(night / "dark.fits", bare.replace(header=fits.Header()), {})
+    with pytest.raises(ConfigError, match=r"use_dark = .* has no card EXPTIME"):
+        run(night, [frame(night, "b")], kinds=("bias", "dark"), missing_flat="skip")
+
+
+def test_a_master_of_the_sheet_without_checksums_and_name_is_taken(night):
+    """A file that another program wrote again."""
+    with fits.open(night / "flat.fits") as hdus:
+        hdus[0].header.remove("MASTERID")
+        for hdu in hdus:
+            for keyword in ("CHECKSUM", "DATASUM"):
+                hdu.header.remove(keyword, ignore_missing=True)
+        hdus.writeto(night / "again.fits")
+    (night / "again.fits").replace(night / "flat.fits")
+    row = frame(night, "a")
+    run(night, [row])
+    header = fits.getheader(night / "out" / f"{row['frame_id']}.fits")
+    assert header["FLATID"] == "flat"

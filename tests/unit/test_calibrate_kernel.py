@@ -58,6 +58,7 @@ def reference(p, *, tau=0.4, gain=1.7, quiet=21.0, with_bias=True, with_dark=Tru
 
 @pytest.mark.parametrize("tau", [0.0, 0.4, 1.0, 1.5])
 def test_all_terms_follow_the_noise_model(planes, tau):
+    """A13, E24, O7."""
     sci, err, mask = run(planes, tau=tau)
     value, sigma = reference(planes, tau=tau)
     np.testing.assert_allclose(sci, value, rtol=3e-7, atol=1e-3)
@@ -82,6 +83,7 @@ def test_without_a_dark_the_bias_counts_in_full(planes):
 
 
 def test_bad_values_become_nan_with_a_bit(planes):
+    """A9."""
     flat, flat_err = planes["flat"][0].copy(), planes["flat"][1]
     flat[0, :4] = (0.0, -0.5, np.nan, np.inf)
     bias = planes["bias"][0].copy()

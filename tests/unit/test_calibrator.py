@@ -220,7 +220,7 @@ def test_wrong_parameters_are_refused_when_they_are_set(parameters, error, text)
 def test_parameters_that_do_not_fit_the_frame_are_refused_with_a_code(
     calibrator, night, parameters, code
 ):
-    """A9."""
+    """A9. Also A7."""
     with pytest.raises(FrameRejected) as caught:
         calibrator(night / "a.fits", night / "out.fits", **parameters)
     assert caught.value.code == code

@@ -129,6 +129,7 @@ def test_sorted_and_unsorted_pixels_follow_one_rule_with_scales_and_charge():
 
 
 def test_one_value_is_kept_and_two_are_compared():
+    """A22."""
     cube = np.full((2, 3, 3), 100.0, np.float32)
     cube[1, 1, 1] = 100 + 4.4 * 5 * np.sqrt(2)
     cube[1, 2, 2] = 100 + 4.6 * 5 * np.sqrt(2)
@@ -165,7 +166,7 @@ def test_values_that_all_disagree_keep_the_lower_ones():
 
 
 def test_outlier_of_eight_sigma_is_rejected_with_three_frames():
-    """Clipping by the sample's own scatter cannot do this with fewer than eight frames."""
+    """Clipping by the sample's own scatter cannot do this with fewer than eight frames. Row A22."""
     rng = np.random.default_rng(5)
     n_hit = 10_000
     cube = rng.normal(0, 5, (3, 100, 100)).astype(np.float32)
@@ -199,6 +200,7 @@ def test_structure_tolerance_keeps_real_differences():
 
 
 def test_invalid_values_are_left_out_and_counted():
+    """A22."""
     cube = np.full((3, 4, 4), 10.0, np.float32)
     cube[0, 0, 0] = np.nan
     cube[1, 0, 0] = np.inf

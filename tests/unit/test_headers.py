@@ -152,6 +152,7 @@ def _sky(wcs: WCS, x: Any = X, y: Any = Y) -> Any:
 
 
 def test_trimming_moves_the_reference_pixel() -> None:
+    """S6."""
     header = _wcs_header()
     wcs, code, _ = celestial_wcs(header, shift_x=17, shift_y=5, shape=(800, 980))
     assert code == "" and wcs is not None

@@ -265,6 +265,7 @@ def test_nickel_tells_bias_and_flats_from_two_cards() -> None:
 
 
 def test_settings_of_camera_programs_are_no_gain(tmp_path: Path) -> None:
+    """E48."""
     _write(tmp_path / "a.fits", 1, GAIN=26, SWCREATE="N.I.N.A. 3.1")
     _write(tmp_path / "b.fits", 2, GAIN=100, EGAIN=0.8)
     _write(tmp_path / "c.fits", 3, GAIN=1.5)
@@ -312,6 +313,7 @@ def test_missing_airmass_is_computed_at_mid_exposure(tmp_path: Path) -> None:
 
 
 def test_each_image_of_a_mosaic_is_a_frame_if_the_instrument_says_so(tmp_path: Path) -> None:
+    """O2."""
     text = "name: mosaic\nhdu: each\ndetector: {keywords: [INSTRUME]}\nkinds: "
     (tmp_path / "mosaic.yaml").write_text(text + "[{kind: light, when: {IMAGETYP: light*}}]\n")
     raw = tmp_path / "raw"

@@ -148,6 +148,8 @@ def test_h018_h137_four_mirrored_amplifiers_assemble_exactly(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("turn", range(4))
 def test_h137_every_pair_of_flips(turn: int, tmp_path: Path) -> None:
+    """A2."""
+
     def side(low: int, high: int, flip: bool) -> str:
         return f"{high}:{low}" if flip else f"{low}:{high}"
 

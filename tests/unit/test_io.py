@@ -107,6 +107,7 @@ def test_failed_verification_keeps_the_earlier_file(tmp_path):
 
 
 def test_master_comes_back_with_its_counts(frame, tmp_path):
+    """O6."""
     nused = np.full(frame.shape, 9, np.uint16)
     master = Master(frame.sci, frame.err, frame.mask, frame.header, None, "adu", nused)
     io.write_master(tmp_path / "m.fits", master, {})

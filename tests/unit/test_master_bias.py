@@ -56,6 +56,7 @@ def codes(outcomes) -> dict[str, str]:
 
 
 def test_pattern_is_recovered_although_the_level_drifts(arrays):
+    """E27, E57."""
     result = master_bias(inputs(arrays), master_id="bias-1")
     master, numbers = result.value.master, result.numbers
     residual = master.sci - pattern()
@@ -451,3 +452,20 @@ def test_pair_noise_and_shortest_half():
     centre, sigma = shortest_half(np.array([0.0, 0.1, -0.1, 50, 50.4, 0.05, 49.3]))
     assert abs(centre) < 0.2
     assert sigma < 1
+
+
+@pytest.mark.parametrize("noise", [0.12, 0.3])
+def test_weights_of_frames_that_scatter_by_less_than_a_step(noise):
+    """The noise of a frame came out as 0: weights without end, or good values rejected."""
+    rng = np.random.default_rng(4)
+    row = {"read_noise_e": 2.0 * noise, "datasec": "", "biassec": "", "nx": NX, "ny": NY}
+    arrays = [(1000 + rng.normal(0, noise, (NY, NX))).round().astype(np.uint16) for _ in range(8)]
+    for raw in arrays:
+        raw[0, 0] = 1300  # a frame of one value would be refused
+    frames = [given(f"b{i}", raw, **row) for i, raw in enumerate(arrays)]
+    plain = master_bias(frames).value.master
+    weighted = master_bias(frames, method="weighted").value.master
+    assert np.isfinite(weighted.sci).all()
+    # equal frames: the weights change next to nothing
+    good = plain.mask == 0
+    assert weighted.sci[good].std() == pytest.approx(plain.sci[good].std(), rel=0.02, abs=1e-3)

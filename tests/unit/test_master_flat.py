@@ -83,6 +83,7 @@ def test_flat_is_recovered_with_the_noise_of_all_photons(flats):
 
 
 def test_h166_low_and_dead_pixels_get_bits(flats):
+    """E18, S1."""
     master = master_flat(inputs(flats), bias=bias_master()).value.master
     assert (master.mask[40:44, 50:54] == MaskBit.LOW_FLAT).all()
     assert master.mask[100, 100] == MaskBit.DEAD | MaskBit.LOW_FLAT
@@ -94,6 +95,7 @@ def test_h166_low_and_dead_pixels_get_bits(flats):
 
 
 def test_h153_star_in_one_of_three_flats_is_removed_with_its_wings(flats):
+    """A26."""
     three = [raw.copy() for raw in flats[:3]]
     y, x = np.mgrid[:NY, :NX]
     star = 6000 * np.exp(-((x - 60) ** 2 + (y - 90) ** 2) / (2 * 2.0**2))
@@ -151,6 +153,92 @@ def test_h154_missing_bias_is_a_policy_and_a_pedestal_is_never_accepted(flats):
         master_flat(inputs(flats, biassec=""), missing_bias="skip")
 
 
+def flat_dark(exposure: float, pedestal: float = 1010.0) -> Master:
+    plane = np.full((NY, NX), pedestal + 15, np.float32)
+    return Master(
+        plane, np.full_like(plane, 2.0), np.zeros(plane.shape, np.uint16),
+        fits.Header({"EXPTIME": exposure}), unit="adu", nused=np.full(plane.shape, 9, np.uint16),
+    )  # fmt: skip
+
+
+def level_flats() -> list[np.ndarray]:
+    """Flats whose electronic level stays the same."""
+    out = []
+    for seed, level in enumerate(LEVELS):
+        rng = np.random.default_rng(seed)
+        light = rng.poisson(truth() * level * GAIN) / GAIN
+        out.append(1025 + light + rng.normal(0, NOISE_E / GAIN, (NY, NX)))
+    return [raw.round().clip(0, 65_535).astype(np.uint16) for raw in out]
+
+
+BARE = {"datasec": "", "biassec": ""}
+
+
+def test_flat_darks_of_the_same_exposure_take_off_the_pedestal():
+    """Cameras without overscan, calibrated with flat-darks only."""
+    frames = inputs(level_flats(), **BARE, use_bias="none")
+    result = master_flat(frames, dark=flat_dark(5.0))
+    assert result.flags == ()
+    master, good = result.value.master, good_pixels()
+    scale = np.median(master.sci[good] / truth()[good])
+    pulls = ((master.sci - truth() * scale) / master.err)[good]
+    # 32 000 pixels: the width is known to 0.4 %
+    assert pulls.std() == pytest.approx(1, abs=0.02)
+    # what is left of a pedestal makes dark pixels too bright
+    assert np.median(master.sci[40:44, 50:54]) == pytest.approx(0.2 / 1.04, rel=0.15)
+    photons = 1 / np.sqrt(sum(LEVELS) * GAIN)
+    assert np.median(master.err[good]) == pytest.approx(photons, rel=0.03)
+
+
+def test_flat_darks_of_another_exposure_cannot_stand_for_the_bias():
+    frames = inputs(level_flats(), **BARE, use_bias="none")
+    with pytest.raises(MasterFailed, match="FLAT_PEDESTAL") as caught:
+        master_flat(frames, dark=flat_dark(20.0))
+    assert {one.code for one in caught.value.outcomes} == {"DARK_EXPOSURE"}
+
+
+def test_flats_that_want_no_bias_are_not_asked_for_one(flats):
+    assert master_flat(inputs(flats, use_bias="none")).flags == ()
+
+
+def test_bias_last_takes_off_all_of_the_bias_beside_a_dark():
+    """``tau`` of the bias stayed inside: a quarter of 1025 ADU."""
+    bias = flat_dark(5.0).replace(err=np.full((NY, NX), 0.8, np.float32))
+    frames = level_flats()
+    first = master_flat(inputs(frames, **BARE), bias=bias, dark=flat_dark(20.0, 1030.0))
+    last = master_flat(
+        inputs(frames, **BARE), bias=bias, dark=flat_dark(20.0, 1030.0), bias_first=False
+    )
+    good = good_pixels()
+    ratio = (last.value.master.sci / first.value.master.sci)[good]
+    # the noise differs, because the pedestal moves the weights
+    assert np.polyfit(truth()[good], ratio, 1)[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_dead_amplifier_does_not_cost_the_flats_of_the_others(flats):
+    """One half of the detector is dead, or saturated without light."""
+    for value, stuck in ((0, 0.0), (65_535, np.nan)):
+        arrays = [raw.copy() for raw in flats]
+        for raw in arrays:
+            raw[:, 150:NX] = value
+        plane = bias_master().sci.copy()
+        plane[:, 150:] = stuck
+        mask = np.zeros((NY, NX), np.uint16)
+        mask[:, 150:] = 0 if stuck == 0 else int(MaskBit.NO_DATA)
+        frames = [
+            RawInput(one.frame_id, one.row | {"biassec": "", "datasec": f"[1:{NX},1:{NY}]"},
+                     lambda raw=raw: (raw[:, :NX].astype(np.float32), fits.Header()))
+            for one, raw in zip(inputs(arrays), arrays, strict=True)
+        ]  # fmt: skip
+        bias = bias_master().replace(sci=plane, mask=mask)
+        result = master_flat(frames, bias=bias, twilight="yes", minimum_separation_arcsec=0)
+        assert result.numbers["n_used"] == 5
+        assert "DEAD_AREA" in [code for code, _ in result.flags]
+        lost = result.value.master.mask & np.uint16(int(MaskBit.DEAD))
+        assert (lost[:, 150:] != 0).all()
+        assert (lost[:, :150] != 0).mean() < 0.01
+
+
 def test_dark_is_scaled_to_the_exposure_of_the_flat(flats):
     warm = [raw.copy() for raw in flats]
     for raw in warm:
@@ -203,6 +291,7 @@ def test_bits_of_the_bias_are_inherited(flats):
 
 @pytest.mark.parametrize("scale", ["median", "mean", "mode"])
 def test_scales_give_the_same_flat(flats, scale):
+    """E29, O5."""
     one = master_flat(inputs(flats), bias=bias_master()).value.master
     two = master_flat(inputs(flats), bias=bias_master(), scale=scale).value.master
     good = good_pixels()
@@ -344,7 +433,7 @@ def test_saturated_centre_rejects_a_flat_but_bad_columns_do_not(flats):
 
 
 def test_only_high_or_low_flats_on_request(flats):
-    """A24: the level splits high and low flats."""
+    """A24: the level splits high and low flats. Also A26."""
     options = {"bias": bias_master(), "minimum": 2, "split_level_adu": 20_000}
     high = master_flat(inputs(flats), which="high", **options)
     low = master_flat(inputs(flats), which="low", **options)

@@ -174,6 +174,7 @@ def test_series_part_what_cannot_be_compared_and_follow_time():
 
 
 def test_the_table_and_the_outcomes_of_masters_on_disk(tmp_path):
+    """E30."""
     random = np.random.default_rng(5)
     paths, tables, known = [], [], []
     for number, name in enumerate(("bias-a", "bias-b", "bias-c"), 1):

@@ -109,6 +109,7 @@ def test_polynomial_is_least_certain_at_the_ends():
 
 @pytest.mark.parametrize("axis", ["y", "x"])
 def test_fits_follow_a_drift_and_one_level_reports_it(axis):
+    """A3."""
     at = np.arange(64.0)
     drift = 40 * (at / 63 - 0.5) ** 2 + 10 * at / 63
     raw = raw_frame(dtype=np.float32, noise=1.0) + drift[:, None].astype(np.float32)
@@ -135,7 +136,7 @@ def test_legendre_is_the_polynomial():
 
 
 def test_spline_has_the_pieces_that_were_asked_for():
-    """Nine pieces reproduce any cubic exactly, and their freedom is nine plus three."""
+    """Nine pieces reproduce any cubic exactly, and their freedom is nine plus three. Row A3."""
     basis = _basis(511, Recipe("mean", "spline3", 9, 3.0, 3.0, 1))
     assert basis.shape == (511, 12)
     y = np.linspace(-1, 1, 511)

@@ -72,6 +72,7 @@ def combined(frames: list[CCDData], method: str = "average", scale=None) -> np.n
 
 @pytest.mark.parametrize("method", ["mean", "median"])
 def test_overscan_and_trim(night, method):
+    """S6."""
     for raw in night["bias"][:3]:
         ours = assemble(raw, ROW, overscan={"method": method, "fit": "row"}).subtracted()
         np.testing.assert_allclose(ours, trimmed(raw, median=method == "median").data, atol=2e-4)
@@ -85,6 +86,7 @@ def test_bias(night, ours, theirs):
 
 
 def test_dark_flat_and_light(night):
+    """S1."""
     options = {"method": "mean", "overscan": MEAN}
     bias = master_bias(inputs(night["bias"], 0.0), **options).value.master
     dark = master_dark(inputs(night["dark"], 300.0), bias=bias, **options).value.master

@@ -18,6 +18,7 @@ def jobs(**choices):
 
 
 def test_h221_age_and_rule_are_header_cards():
+    """E26, E36."""
     cards = choice_cards(jobs(bias=Choice("b", -2, "nearest"), dark=Choice("d", 0, "longer")))
     values = {key: value for key, (value, _) in cards.items()}
     assert values == {"BIASRULE": "nearest", "BIASAGE": -2, "DARKRULE": "longer", "DARKAGE": 0}

@@ -46,6 +46,7 @@ def darks(*exposures, n=3, **changes):
     ],
 )
 def test_h132_h134_h218_masters_of_another_readout_are_not_used(column, value):
+    """E26, E27."""
     todo = plan([*night(**{column: value}), row("light")])
     block = only(todo.blocks)
     assert (block.bias, block.dark, block.flat) == ("", "", "")
@@ -61,6 +62,7 @@ def test_h132_a_column_left_out_of_the_keys_is_not_compared():
 
 
 def test_channels_of_a_mosaic_never_calibrate_each_other_but_share_a_field():
+    """A19, A27."""
     rows = night(channel="R[0::2,0::2]") + night(channel="B[1::2,1::2]", filter="B")
     lights = [
         row("light", channel="R[0::2,0::2]"),
@@ -92,6 +94,15 @@ def test_h135_masters_of_the_window_itself_come_first():
     block = only(plan([*rows, row("light", **window)]).blocks)
     assert "2026-01-12" in block.bias
     assert block.choices["bias"].rule == "nearest"
+
+
+def test_h135_a_cropped_dark_that_is_shorter_says_that_it_is_scaled_up():
+    """The rule `cropped` hid `shorter`, and the job then refused the dark that was planned."""
+    window = {"nx": 50, "ny": 40, "datasec": "[1:50,1:40]", "area": "[11:60,21:60]"}
+    rows = [*night(area="[1:100,1:100]"), row("light", **window, exptime_s=10_000.0)]
+    block = only(match(rows, dark_exposure=["exact", "longer", "shorter"]).blocks)
+    assert block.dark
+    assert block.choices["dark"].rule == "shorter"
 
 
 def test_h135_a_window_elsewhere_on_the_detector_does_not_fit():
@@ -134,6 +145,7 @@ def test_masters_are_not_corrected_with_cropped_masters():
     ],
 )
 def test_h221_nearest_before_or_after_and_the_age_is_told(prefer, nights, chosen, age):
+    """A27, E26."""
     rows = [r for name in nights for r in night(name)]
     block = only(match([*rows, row("light")], prefer=prefer).blocks)
     assert chosen in block.bias
@@ -148,6 +160,7 @@ def test_h221_of_two_nights_as_near_the_one_with_more_frames_if_told():
 
 
 def test_h221_each_kind_has_its_own_window():
+    """A27, E26."""
     rows = [*night("2026-01-05"), row("light")]
     block = only(plan(rows).blocks)
     assert (bool(block.bias), bool(block.dark), bool(block.flat)) == (False, True, False)
@@ -163,6 +176,7 @@ def test_a_window_of_zero_is_the_same_night():
 
 
 def test_h222_another_filter_is_never_used():
+    """E26, E29."""
     for name in ("V", ""):
         block = only(plan([*night(), row("light", filter=name)]).blocks)
         assert block.flat == ""
@@ -193,6 +207,7 @@ def test_h216_what_is_missing_and_what_is_there_is_said():
     ],
 )
 def test_h219_darks_by_exposure_in_the_order_of_the_settings(rules, there, chosen, rule):
+    """E26."""
     rows = [*without("dark", night()), *darks(*there), row("light")]
     todo = match(rows, dark_exposure=rules)
     choice = only(todo.blocks).choices["dark"]
@@ -244,6 +259,7 @@ def test_e29_flats_take_darks_of_flats_first_then_darks_then_the_bias_alone():
 
 
 def test_h225_no_master_is_corrected_with_one_of_its_own_frames():
+    """E30."""
     flat_darks = [row("flat_dark", exptime_s=5.0) for _ in range(3)]
     todo = plan([*night(), *flat_darks, *night("2026-01-11"), row("light")])
 

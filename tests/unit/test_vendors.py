@@ -244,6 +244,7 @@ def test_h128_an_index_that_the_profile_names_is_good(tmp_path: Path) -> None:
 def test_h129_gain_in_electrons_or_a_setting(
     tmp_path: Path, cards: dict[str, Any], gain: float | None, setting: float | None, code: str
 ) -> None:
+    """E47, E48."""
     got = _row(tmp_path, {**GENERIC, **cards})
     assert (got["gain_e_adu"], got["gain_setting"]) == (gain, setting)
     assert code in str(got["code"])

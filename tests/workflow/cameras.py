@@ -90,8 +90,9 @@ def base_night(folder: Path, **changes: Any) -> Truth:
         "seed": 23, "shape": (200, 220), "gain_e_adu": 1.0, "read_noise_e": 0.0,
         "bias_level_adu": 0.0, "bias_structure_adu": 0.0, "overscan_px": 0,
         "overscan_drift_adu": 0.0, "overscan_slope_adu": 0.0, "full_well_e": None,
-        "dark_e_s": 0.1, "mag_bright": 13.0, "n_stars": 90, "n_bias": 6, "n_dark": 4, "n_flat": 6,
-        "n_light": 3, "wcs": "offset", "cosmic_rate_mpx_s": 0.05,
+        "dark_e_s": 0.1, "mag_bright": 12.0, "mag_faint": 17.5, "n_stars": 70,
+        "n_bias": 6, "n_dark": 4, "n_flat": 6, "n_light": 3, "wcs": "offset",
+        "cosmic_rate_mpx_s": 0.05,
     }  # fmt: skip
     return simulate_night(folder, NightConfig(**(defaults | changes)))
 
@@ -175,9 +176,15 @@ def rewrite(
 
 
 def reduce(
-    folder: Path, truth: Truth, instrument: str, settings: str = "", *, reference: str = ""
+    folder: Path,
+    truth: Truth,
+    instrument: str,
+    settings: str = "",
+    *,
+    reference: str | Path = "",
+    until: tuple[str, ...] = (),
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Ingest and run a project with an instrument of the test."""
+    """Ingest and run a project with an instrument of the test, all of it or ``until`` rules."""
     file = folder / "camera.yaml"
     file.write_text(instrument)
     project = folder / "project"
@@ -188,7 +195,7 @@ def reduce(
     config.write_text(config.read_text() + settings)
     looked = skymill("ingest", "-d", project)
     assert looked.returncode == 0, looked.stdout + looked.stderr
-    done = skymill("run", "-d", project, "-c", "2")
+    done = skymill("run", "-d", project, "-c", "2", *(("--until", *until) if until else ()))
     assert done.returncode in (0, 10), done.stdout[-4000:] + done.stderr[-4000:]
     return project, done
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from astropy.table import Table
 
 from skymill.io import read_frame, read_outcomes, read_table
 from skymill.sheet import read_sheet
-from skymill.simulate import Truth
 
 from . import cameras
 from .cameras import KINDS, TOP_ADU, Amp
+
+if TYPE_CHECKING:
+    from skymill.simulate import Truth
 
 PLACES = (slice(0, 100), slice(100, 200)), (slice(0, 110), slice(110, 220))
 
@@ -72,7 +75,9 @@ def check_run(project: Path, n_lights: int) -> None:
     assert (results / "report" / "index.html").stat().st_size > 10_000
     for step in ("calibrate", "mask", "sources", "astrometry", "photcal"):
         outcomes = [
-            one for path in (results / "outcomes" / step).glob("*.csv") for one in read_outcomes(path)
+            one
+            for path in (results / "outcomes" / step).glob("*.csv")
+            for one in read_outcomes(path)
         ]
         assert len(outcomes) == n_lights, step
         assert all(one.usable for one in outcomes), [(one.code, one.message) for one in outcomes]
@@ -130,8 +135,12 @@ def four_amplifiers() -> str:
             "    place: {keywords: [DETSEC]}",
             f"    linearity: {{polynomial: [{amp.curve}]}}",
         ]
-    lines += ["gain: {keywords: [GAIN]}", "read_noise: {keywords: [RDNOISE]}",
-              "saturation: {keywords: [SATURATE]}", f"crosstalk: {json.dumps(CROSSTALK)}"]  # fmt: skip
+    lines += [
+        "gain: {keywords: [GAIN]}",
+        "read_noise: {keywords: [RDNOISE]}",
+        "saturation: {keywords: [SATURATE]}",
+        f"crosstalk: {json.dumps(CROSSTALK)}",
+    ]
     return "\n".join(lines) + KINDS
 
 
@@ -158,7 +167,7 @@ def test_four_amplifiers_with_all_flips_are_calibrated_to_the_electrons_of_the_t
 
 
 def test_crosstalk_of_bright_stars_is_taken_away(quad):
-    """O7, A13: where it would be many sigma, pulls are those of everywhere else."""
+    """O7, A13: where it would be 3 sigma and more, pulls are those of everywhere else."""
     project, truth = quad
     amps, found = {amp.name: amp for amp in QUADRANTS}, []
     for name, path in light_files(project).items():
@@ -172,7 +181,7 @@ def test_crosstalk_of_bright_stars_is_taken_away(quad):
                 other = amps[source]
                 star = other.turned(light[other.ys, other.xs]) / other.gain
                 ghost = abs(share) * (star - np.median(star)) * one.gain
-                found.append(here[np.isfinite(here) & (ghost > 5 * err)])
+                found.append(here[np.isfinite(here) & (ghost > 3 * err)])
     values = np.concatenate(found)
     assert values.size > 30
     assert np.mean(values) == pytest.approx(0.0, abs=4.5 / np.sqrt(values.size))
@@ -180,12 +189,14 @@ def test_crosstalk_of_bright_stars_is_taken_away(quad):
 
 
 def test_masters_measure_gain_and_read_noise_of_each_amplifier(quad):
-    """E27, E29, O3, O5."""
+    """E27, E29, E57, A23, O3, O5."""
     project, _ = quad
     masters = project / "results" / "masters"
     (bias,) = masters.glob("bias-*.fits")
     (flat,) = masters.glob("flat-*.fits")
     bias_header, flat_header = read_frame(bias).header, read_frame(flat).header
+    assert (bias_header["NCOMBINE"], flat_header["NCOMBINE"]) == (6, 6)
+    assert (flat_header["FILTER"], flat_header["EXPTIME"]) == ("V", 4.0)
     for n, amp in enumerate(QUADRANTS, 1):
         assert bias_header[f"AMP{n}"] == amp.name
         # 6 frames of 11 000 px: 1/sqrt(2 * 5 * 11 000) = 0.3 %
@@ -232,7 +243,7 @@ def two_detectors(entry, cards, wcs, electrons) -> fits.HDUList:
 @pytest.fixture(scope="module")
 def mosaic(tmp_path_factory) -> tuple[Path, Truth]:
     folder = tmp_path_factory.mktemp("mosaic")
-    truth = cameras.base_night(folder, shape=(320, 180), n_stars=160, n_light=2)
+    truth = cameras.base_night(folder, shape=(320, 180), n_stars=100, n_light=2)
     cameras.rewrite(truth, two_detectors, INSTRUME="Pair")
     lines = ["name: pair", "match: [{INSTRUME: Pair}]", "hdu: amplifiers", "amplifiers:"]
     for amp in HALVES:
@@ -263,7 +274,9 @@ def test_two_detectors_of_one_file_are_frames_with_masters_of_their_own(mosaic):
         name = Path(row["path"]).stem
         part = slice(0, 160) if row["detector"] == "N1" else slice(160, 320)
         frame = read_frame(path)
-        values = pulls(frame, truth.image(name)[part], cameras.pixel_bits(truth, name)[part])
+        # the flat of a detector has a median of 1 over this detector
+        light = truth.image(name)[part] * np.median(truth.flat("V")[part])
+        values = pulls(frame, light, cameras.pixel_bits(truth, name)[part])
         check_pulls(values[:, :90], f"{path.stem} A")
         check_pulls(values[:, 90:], f"{path.stem} B")
 
@@ -285,8 +298,8 @@ def colours(tmp_path_factory) -> tuple[Path, Truth]:
     """The frames of four filters, exposed behind the four colours of one sensor."""
     folder = tmp_path_factory.mktemp("colours")
     truth = cameras.base_night(
-        folder, shape=(150, 160), filters=tuple(BAYER), n_light=2, dither_px=0.0, n_stars=80,
-        pixel_scale_arcsec=2.0,
+        folder, shape=(150, 160), filters=tuple(BAYER), n_light=2, dither_px=0.0, n_stars=60,
+        n_dark=0, pixel_scale_arcsec=2.0, dark_e_s=0.0, hot_fraction=0.0,
         sky_e_s={"R": 3.0, "G1": 4.0, "G2": 4.0, "B": 2.0},
     )  # fmt: skip
     amp = Amp("", slice(0, 300), slice(0, 320), 1.4, 4.5, 300.0)
@@ -307,7 +320,8 @@ def colours(tmp_path_factory) -> tuple[Path, Truth]:
         cards.remove("FILTER", ignore_missing=True)
         cards.update({"INSTRUME": "Colour", "BAYERPAT": "RGGB", "GAIN": amp.gain})
         rng = np.random.default_rng([9, *map(ord, name)])
-        image = cameras.read(whole, (amp,), rng, bias=pattern(whole.shape), strip=0)[""]
+        image = cameras.read(whole, (amp,), rng, bias=pattern(whole.shape), strip=0,
+                             drift_adu=0.0)[""]  # fmt: skip
         fits.PrimaryHDU(image, cards).writeto(path, overwrite=True)
     stars = Table.read(truth.folder / "reference.csv", format="ascii.csv")
     stars.rename_columns(["G1", "G1_err"], ["G", "G_err"])
@@ -318,7 +332,8 @@ def colours(tmp_path_factory) -> tuple[Path, Truth]:
         "gain: {keywords: [GAIN]}\nread_noise: {constant: 4.5}\n"
         f"saturation: {{constant: {TOP_ADU}}}\n"
     )
-    project, _ = cameras.reduce(folder, truth, text + KINDS, reference=folder / "reference.csv")
+    text += KINDS.replace("dark: needed", "dark: not_needed")
+    project, _ = cameras.reduce(folder, truth, text, reference=folder / "reference.csv")
     return project, truth
 
 
@@ -349,7 +364,9 @@ def test_colour_frames_end_in_stacks_per_filter(colours):
     project, truth = colours
     check_run(project, 8)
     check_positions(project, truth, 15)
-    filters = {read_frame(path).header["FILTER"] for path in (project / "results/stack").glob("*.fits")}
+    filters = {
+        read_frame(path).header["FILTER"] for path in (project / "results/stack").glob("*.fits")
+    }
     assert filters == {"R", "G", "B"}
 
 
@@ -470,7 +487,7 @@ def test_levels_that_change_from_column_to_column_are_measured_above_the_image(
     settings = "".join(f"{step}:\n  overscan: {overscan}\n" for step in steps)
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "my_overscan.py").write_text(MINE)
-    project, _ = cameras.reduce(tmp_path, truth, text + KINDS, settings)
+    project, _ = cameras.reduce(tmp_path, truth, text + KINDS, settings, until=("calibrate",))
     for name, path in light_files(project).items():
         frame = read_frame(path)
         values = pulls(frame, truth.image(name), cameras.pixel_bits(truth, name))
@@ -480,4 +497,3 @@ def test_levels_that_change_from_column_to_column_are_measured_above_the_image(
         assert np.mean(inside) == pytest.approx(0.0, abs=0.08)
         assert str(frame.header["OVSCAN"]).startswith(card)
         assert ("OVMINE" in frame.header) == (card == "my_overscan:Columns")
-    check_run(project, len(truth.lights))

@@ -32,6 +32,7 @@ rule mask:
     input:
         calibrated="results/calibrated/{block}",
         upstream="results/outcomes/calibrate/{block}.csv",
+        user=[given.file for given in SETTINGS.mask.user_masks],
     output:
         masks=directory("results/mask/{block}"),
         outcomes="results/outcomes/mask/{block}.csv",

@@ -1,0 +1,177 @@
+"""Which test covers which capability and which hazard: writes docs/coverage.md.
+
+``python -m bench.coverage`` scans the tests. A test covers a row of the catalogue of
+capabilities if its name or its docstring cites the id (``test_a12_...``, ``"E27: ..."``).
+Hazards and their tests are those of tests/faults/registry.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from functools import cache
+
+from bench.hazards import covered
+from bench.runs import ROOT
+
+__all__ = ["ROWS", "cited", "page"]
+
+PAGE = ROOT / "docs" / "coverage.md"
+TESTS = ROOT / "tests"
+
+SYSTEMS = {
+    "A": "Calibrator of AutoWISP (SuperPhotPipeline)",
+    "E": "ezphot: masters and calibration",
+    "O": "opticam: correctors and instrument",
+    "S": "STDPipe: pre-processing",
+}
+#: Row to what it asks for.
+ROWS = {
+    "A1": "an object holds the parameters; attributes and single calls may replace them",
+    "A2": "several overscan areas, half-open or as FITS sections, per amplifier, counted once",
+    "A3": "overscan by mean, median, clipped; per frame, row or column; polynomials and splines",
+    "A4": "masters given or none, with name and checksum in the header",
+    "A5": "masters set after construction; flags of every mask file reach the product",
+    "A6": "gain in electron/ADU, per amplifier and per call; camera settings are not gains",
+    "A7": "image area, which must agree with the masters; masters cut for windows",
+    "A8": "output names made of header values, safe",
+    "A9": "distinct errors for areas, masters and gains; bad flat pixels are masked",
+    "A10": "overscan methods of the user: function or object, with variance and header cards",
+    "A11": "float32 image, error and mask in one file, all finite; pulls of width 1",
+    "A12": "the example session: first rows are overscan, two gains, dark set later",
+    "A13": "sequence of corrections by the noise model, darks scaled by exposure",
+    "A14": "error of the flat with the corrected value, once",
+    "A15": "saturation, and leaks in given directions",
+    "A16": "eight-bit flags of masks and products",
+    "A17": "iterated median of the overscan",
+    "A18": "masters with SHA-256, areas and all parameters in the header",
+    "A19": "colours of a mosaic sensor as frames and instruments of their own",
+    "A20": "quantiles of the good pixels",
+    "A21": "compression: lossless, or quantised with the added noise stated",
+    "A22": "masters rejected against the noise model; the error belongs to the estimator",
+    "A23": "master header: common cards, number and list of inputs, threshold, mean time",
+    "A24": "selection of sky flats: pointing, saturation, clouds, high and low",
+    "A25": "flats brought to one illumination before they are combined",
+    "A26": "flat stack: stars rejected harder, high and low masters",
+    "A27": "masters matched by camera, channel and time, nearest within a window",
+    "E18": "bad-pixel bits made from masters: hot, dead, unstable, non-linear",
+    "E23": "background noise from bias, dark, flat and their errors",
+    "E24": "error of each pixel from bias, dark, flat and their errors",
+    "E26": "master found by policy; window never exceeded; age and reason recorded",
+    "E27": "master bias by read-out mode, clipped",
+    "E28": "master darks by exposure, with or without the bias",
+    "E29": "master flats per filter from frames of different level",
+    "E30": "record of masters without a shared table",
+    "E31": "calibration with identity of the masters; a second pass is refused",
+    "E36": "which masters a frame used: name, checksum, rule and age, no path",
+    "E47": "gain of the detector, electron/ADU",
+    "E48": "a camera setting is never used as gain",
+    "E57": "number of combined frames in every master",
+    "O1": "instrument description as a file, with a check that lists what does not fit",
+    "O2": "scan of a folder: every image a frame, unreadable files listed with a reason",
+    "O3": "bias corrector: mean, its variance, clipping and mask",
+    "O4": "dark corrector: exposure scaling, variance by estimator",
+    "O5": "flat corrector: each frame scaled by itself, variance propagated",
+    "O6": "master file with value, error, mask, number and provenance",
+    "O7": "order of operations, with the gain",
+    "S1": "masks from saturation, low flat and hot dark as bits",
+    "S6": "overscan and trim: any data type, reference pixel moved, input unchanged",
+}
+LATER = {
+    "A28 to A36": "sources, astrometry, photometry, magnitude fitting, light curves and "
+    "detrending are steps of their own and are not part of this table yet",
+}
+
+HEAD = """\
+# Coverage: what is tested where
+
+Written by `python -m bench.coverage`; a test fails if this page is not up to date.
+
+Other systems for the reduction of images offer much that skymill must offer, too. Their
+capabilities have stable ids, A for AutoWISP, E for ezphot, O for opticam, S for STDPipe; here are
+those of detector, masters and calibration, in our words. A test covers a row if its name or its
+docstring cites the id; a file, if only that of the file does. The second part does the same for the
+[hazards](hazards.md) of raw data.
+"""
+
+
+@cache
+def cited() -> dict[str, list[str]]:
+    """Return rows with the tests that cite them, ``file::function`` relative to tests/.
+
+    Files whose docstring cites a row count where no single test does.
+    """
+    single: dict[str, list[str]] = defaultdict(list)
+    whole: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(TESTS.rglob("test_*.py")):
+        name = path.relative_to(TESTS).as_posix()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for row in _ids(ast.get_docstring(tree) or ""):
+            whole[row].append(name)
+        for node in tree.body:
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            text = " ".join(node.name.upper().split("_")) + " " + (ast.get_docstring(node) or "")
+            for row in _ids(text):
+                single[row].append(f"{name}::{node.name}")
+    return {row: single.get(row) or whole.get(row, []) for row in ROWS}
+
+
+def _ids(text: str) -> set[str]:
+    """Rows in a text; ``A1-A20`` and ``E27 to E29`` are ranges."""
+    found = set(re.findall(r"\b[AEOS]\d{1,2}\b", text))
+    for letter, first, last in re.findall(r"\b([AEOS])(\d{1,2})(?: to |-)\1(\d{1,2})\b", text):
+        found |= {f"{letter}{n}" for n in range(int(first), int(last) + 1)}
+    return found & set(ROWS)
+
+
+def _nodes(nodes: list[str] | tuple[str, ...]) -> str:
+    """Tests for a cell of a table: file once, then its functions."""
+    files: dict[str, list[str]] = {}
+    for node in nodes:
+        file, _, function = node.partition("::")
+        files.setdefault(file, []).append(function.replace("|", "\\|"))
+    cells = []
+    for file, functions in files.items():
+        names = ", ".join(f"`{name}`" for name in functions if name)
+        cells.append(f"[{file}](../tests/{file})" + (f": {names}" if names else ""))
+    return "<br>".join(cells)
+
+
+def _what() -> dict[str, str]:
+    """Hazards as docs/hazards.md describes them."""
+    text = (ROOT / "docs" / "hazards.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| (H\d{3}) \| (.*?) \| [^|]* \|$", text, re.MULTILINE))
+
+
+def page() -> str:
+    """Return the text of docs/coverage.md."""
+    lines, tests = [HEAD, "## Capabilities"], cited()
+    for letter, system in SYSTEMS.items():
+        lines += ["", f"### {system}", "", "| row | capability | tests |", "|---|---|---|"]
+        for row, what in ROWS.items():
+            if row[0] == letter:
+                lines.append(f"| {row} | {what} | {_nodes(tests[row]) or '**none**'} |")
+    lines += ["", *(f"Not yet: {rows}; {why}." for rows, why in LATER.items())]
+    hazards, waiting = covered()
+    what = _what()
+    lines += ["", "## Hazards", "", "| id | input or situation | tests |", "|---|---|---|"]
+    for name in sorted({*hazards, *waiting}):
+        cell = _nodes(hazards[name]) if name in hazards else f"later: {waiting[name]}"
+        lines.append(f"| {name} | {what.get(name, '')} | {cell} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page and say which rows have no test."""
+    PAGE.write_text(page(), encoding="utf-8", newline="\n")
+    bare = [row for row, nodes in cited().items() if not nodes]
+    print(f"{PAGE.relative_to(ROOT)}: {len(ROWS) - len(bare)} of {len(ROWS)} rows have a test")
+    if bare:
+        sys.exit(f"no test cites {', '.join(bare)}")
+
+
+if __name__ == "__main__":
+    main()
