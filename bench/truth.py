@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import argparse
 
-from bench import fuzz, hazards, truth_detector, truth_night, truth_real, truth_run
+from bench import (
+    fuzz,
+    hazards,
+    truth_detector,
+    truth_masks,
+    truth_night,
+    truth_real,
+    truth_run,
+)
 from bench.runs import BUILD, publish
 
 
@@ -24,6 +32,7 @@ def main() -> None:
     figures += fuzz.figures(BUILD / "truth" / "fuzz", arguments.fuzz)
     if not arguments.no_real:
         figures += truth_real.figures(BUILD / "truth" / "real")
+    figures += truth_masks.figures(None if arguments.no_real else BUILD / "truth" / "real")
     publish(figures, BUILD / "truth.json")
 
 

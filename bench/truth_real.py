@@ -51,6 +51,20 @@ def _detector(place: Path, name: str, expected: tuple[str, str]) -> list[Figure]
     ]  # fmt: skip
 
 
+def _noise_ratio(place: Path, name: str) -> Figure:
+    """Measured over propagated noise of the sky: it says whether the instrument file is true."""
+    ratios = [
+        float(o.numbers["err_ratio"])
+        for table in sorted((place / "results" / "outcomes" / "background").glob("*.csv"))
+        for o in read_outcomes(table)
+        if o.usable and o.numbers.get("err_ratio") is not None
+    ]
+    low, high = min(ratios), max(ratios)
+    return Figure(f"noise_ratio_{name}", float(np.median(ratios)), "1", "", len(ratios),
+                  "measured over propagated noise of the sky, median of the frames; "
+                  f"{low:.3f} to {high:.3f}")  # fmt: skip
+
+
 def nickel(folder: Path) -> list[Figure]:
     """Reduce the Nickel night: zero points from Landolt stars."""
     place = project(
@@ -71,6 +85,7 @@ def nickel(folder: Path) -> list[Figure]:
     named = "; ".join(text for text in rejected if text)
     return [
         *_detector(place, "nickel", ("1.8", "10-10.7")),
+        _noise_ratio(place, "nickel"),
         Figure("nickel_zp_v", float(np.mean(zero)), "22.81", "mag", len(zero),
                "V zero point of 1 ADU/s, mean of the Landolt fields; per frame "
                + ", ".join(f"{z:.3f}" for z in zero)),
@@ -94,6 +109,7 @@ def lowell42(folder: Path) -> list[Figure]:
     used = sum(o.usable for o in read_outcomes(stacks[0])[:-1])
     return [
         *_detector(place, "lowell42", ("3.65-3.69", "4.3")),
+        _noise_ratio(place, "lowell42"),
         Figure("lowell42_gain_warning", float(warned), "1", "", 1,
                "gain and read noise of the header are contradicted loudly"),
         Figure("lowell42_scatter_mmag", float(np.median(bright["rms_mmag"])), "< 7.4", "mmag",
@@ -111,12 +127,6 @@ def sbig(folder: Path) -> list[Figure]:
     skymill("run", "-d", place)
     masters = sorted((place / "results" / "masters").glob("flat-*.fits"))
     reduced = sorted((place / "results" / "calibrated").glob("*/std_*.fits"))
-    errors = [
-        o.numbers["err_ratio"]
-        for table in sorted((place / "results" / "outcomes" / "background").glob("*.csv"))
-        for o in read_outcomes(table)
-        if o.usable
-    ]
     return [
         *_detector(place, "sbig", ("2.62-2.69", "20")),
         Figure("sbig_flat_masters", float(len(masters)), "3", "", len(masters),
@@ -124,6 +134,5 @@ def sbig(folder: Path) -> list[Figure]:
                + ", ".join(m.stem for m in masters)),
         Figure("sbig_standards_reduced", float(len(reduced)), "31", "", 31,
                "standard-star frames calibrated"),
-        Figure("sbig_err_ratio", float(np.median(errors)), "1", "", len(errors),
-               "measured over propagated background noise, median of the frames"),
+        _noise_ratio(place, "sbig"),
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skymill.errors import ConfigError
+from skymill.user_functions import IMPORT_PATH
 
 __all__ = [
     "STEPS",
@@ -38,6 +39,9 @@ OVERSCAN_METHOD = (
     r"^(mean|median|clipped|clipped_median"
     r"|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)$"
 )
+
+#: Engines of the background, or an import path.
+BACKGROUND_ENGINE = rf"^(skymill|sep|photutils|{IMPORT_PATH})$"
 
 
 class _Model(BaseModel):
@@ -326,37 +330,88 @@ class Calibrate(_Model):
     """Steps per median error of ``quantised``: rounding adds 1/(3.5 q) of the error."""
 
 
+class UserMask(_Model):
+    """A mask of the user's, for some or all frames."""
+
+    file: str
+    """FITS mask, or DS9 region file (`.reg`) in sky or pixel coordinates; relative to the
+    project folder."""
+    frames: tuple[str, ...] = ("*",)
+    """Patterns of the frame ids that it holds for."""
+    targets: tuple[str, ...] = ("*",)
+    """Patterns of the names of targets that it holds for."""
+    bits: str | dict[int, str | None] | None = None
+    """Names of bits joined by `|`, a convention, or bit values and their names; null: as the
+    header of the file tells, else USER. A value whose name is null means nothing bad."""
+    hdu: int | str | None = None
+    """Number or name of the extension of a FITS mask."""
+
+
 class Mask(_Model):
     """Pixels not to trust."""
 
     cosmics: bool = True
     """Search cosmic rays."""
-    engine: Literal["astroscrappy"] = "astroscrappy"
-    """Implementation of L.A.Cosmic."""
+    engine: Literal["skymill", "astroscrappy", "astroscrappy_exact"] = "skymill"
+    """Implementation of L.A.Cosmic; `astroscrappy` is faster than `astroscrappy_exact` by
+    separable medians, which take sharp stars for cosmic rays; `skymill` is exact and faster."""
     sigclip: Positive = 5.0
     """Laplacian threshold for cosmic rays (sigma)."""
     sigfrac: Fraction = 0.3
     """Fraction of the threshold for neighbours of a cosmic ray."""
-    objlim: Positive = 6.0
-    """Contrast between Laplacian and fine structure that a cosmic ray must exceed; at 6 at most
-    one star core in a thousand is taken for a hit from FWHM 2 px on."""
+    objlim: Positive | None = None
+    """Contrast between Laplacian and fine structure that a cosmic ray must exceed; null: by the
+    sampling of the frame, 1.5 up to FWHM 1.6 px, 1 from 2.5 px on."""
     niter: Annotated[int, Field(ge=1, le=10)] = 4
     """Iterations."""
+    sharp_sigma: NonNegative = 2.5
+    """A cosmic ray must be so many sigma sharper than the stars of the frame; 0: L.A.Cosmic
+    alone."""
+    check: Literal["neighbours", "off"] = "neighbours"
+    """Compare cosmic rays with the exposures before and after: what is there again is none."""
     grow_saturated_px: Annotated[int, Field(ge=0, le=50)] = 1
     """Growth of saturated regions (px)."""
     bleed: bool = True
-    """Follow charge bleeding along columns from saturated cores."""
+    """Follow charge that spilt from saturated stars."""
+    readout: Literal["columns", "rows"] = "columns"
+    """Direction in which charge is moved, and spills."""
+    trails: bool = True
+    """Search trails of satellites and aircraft."""
+    trail_sensitivity: Positive = 8.0
+    """Excess of points on a line over its surroundings that makes it a candidate (sigma)."""
+    trail_minimum_length_px: Positive = 150.0
+    """Shortest trail (px)."""
+    trail_minimum_length_fraction: Fraction = 0.15
+    """Shortest trail, as a fraction of the diagonal of the frame."""
+    trail_mask_sigma: Positive = 0.25
+    """A trail is masked out to where the mean signal of its pixels falls below this (sigma)."""
+    trail_maximum: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Largest number of trails in a frame."""
+    edge_px: Annotated[int, Field(ge=0)] = 0
+    """Pixels closer than this to the edge of the frame get EDGE."""
+    user_masks: tuple[UserMask, ...] = ()
+    """Masks and region files of the user's."""
     max_bad_fraction: Fraction = 0.5
     """More bad pixels than this flag the frame DEAD_AREA."""
 
 
 class BackgroundSettings(_Model):
-    """Sky level and scatter on a mesh."""
+    """Level and scatter of the sky."""
 
+    engine: Annotated[str, Field(pattern=BACKGROUND_ENGINE)] = "skymill"
+    """Who estimates the level between the masked sources: skymill, sep, photutils, or a function
+    `package.module:name`."""
+    model: Literal["mesh", "constant", "polynomial"] = "mesh"
+    """Mesh with a spline through it, one level, or a polynomial (engine skymill)."""
+    degree: Annotated[int, Field(ge=0, le=5)] = 2
+    """Total degree of the polynomial."""
     box_size_px: Annotated[int, Field(ge=8, le=4096)] = 64
     """Side of a mesh cell (px); smaller for frames of few cells."""
     filter_size: Annotated[int, Field(ge=1, le=15)] = 3
     """Side of the median filter of the mesh (cells, odd)."""
+    protect_scale_px: NonNegative | None = None
+    """Objects up to this width are not subtracted, however many cells they fill (px); null: half
+    the shorter side of the frame; 0: whatever is larger than a cell is subtracted."""
     source_sigma: Annotated[float, Field(ge=1.5)] = 3.0
     """Groups of pixels above this many sigma (smoothed) are masked as sources; at 2 so many
     noise peaks are masked that the sky comes out 0.03 sigma too low."""
@@ -366,12 +421,29 @@ class BackgroundSettings(_Model):
     """Growth of the source mask relative to the size of the source."""
     iterations: Annotated[int, Field(ge=1, le=10)] = 2
     """Rounds of source masking."""
+    correct_global_offset: bool = False
+    """Add the median of what is left on the sky; for other engines: our level is a mean, and a
+    median of few electrons lies below it."""
     minimum_cell_fraction: Fraction = 0.15
     """A cell with a smaller fraction of sky pixels is filled from its neighbours."""
     banding_limit: Positive = 0.3
     """A stronger pattern of rows or columns, in units of the sky noise, is flagged BANDING."""
     poor_fraction: Fraction = 0.5
     """More filled cells than this fraction flag the frame BKG_POOR."""
+    noise_ratio_limit: Positive = 0.15
+    """A measured scatter of the sky that differs by a larger part from its error plane flags the
+    frame NOISE_RATIO."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> BackgroundSettings:
+        if self.filter_size % 2 == 0:
+            raise ValueError(f"filter_size must be odd, got {self.filter_size}")
+        if self.engine != "skymill" and self.model != "mesh":
+            raise ValueError(
+                f"model {self.model} is made by the engine skymill; with engine {self.engine} "
+                "leave model at mesh"
+            )
+        return self
 
 
 class Sources(_Model):
@@ -652,8 +724,8 @@ def check_paths(settings: Settings, folder: Path) -> None:
     Raises
     ------
     ConfigError
-        If the reference catalogue or the raw folder is missing. A raw file that is gone
-        is an outcome; a folder that is gone is a disk that is not mounted.
+        If the reference catalogue, a user's mask or the raw folder is missing. A raw file
+        that is gone is an outcome; a folder that is gone is a disk that is not mounted.
     """
     if not (folder / settings.raw).is_dir():
         raise ConfigError(
@@ -665,6 +737,12 @@ def check_paths(settings: Settings, folder: Path) -> None:
             f"config: reference = {settings.reference!r} is not a file; correct it, or set it to "
             "null for positions and fluxes relative to the best frame"
         )
+    for given in settings.mask.user_masks:
+        if not (folder / given.file).is_file():
+            raise ConfigError(
+                f"config: mask.user_masks names {given.file!r}, which is not a file (looked at "
+                f"{folder / given.file})"
+            )
 
 
 def _explain(error: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from skymill.block import run_block
 from skymill.errors import Result
 from skymill.jobs.frames import frame_file, load_frame, origin
 from skymill.steps.background import background
+from skymill.user_functions import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,10 @@ def background_block(
         result = background(load_frame(calibrated, masks, name), **settings)
         inputs = origin(name, calibrated, masks)
         cards = provenance.cards("background", code=code, settings=settings, inputs=inputs)
+        engine = str(settings.get("engine", "skymill"))
+        cards["BKGENG"] = (engine, "who estimated the level")
+        if ":" in engine:
+            cards["BKGCODE"] = (code_of(engine), "SHA-256 of the engine's module (begin)")
         io.write_background(frame_file(backgrounds, name), result.value, cards)
         return Result(True, result.flags, result.numbers)
 

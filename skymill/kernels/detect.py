@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["crowded_kernel", "detect", "gaussian_kernel", "grow_segments"]
+__all__ = ["crowded_kernel", "detect", "gaussian_kernel"]
 
 #: Largest half-width of a detection kernel in px; beyond it time grows, not depth.
 _KERNEL_REACH = 4
@@ -103,28 +103,3 @@ def detect(
                 raise
             continue
         return objects, np.ascontiguousarray(segments, np.int32), contrast == deblend_contrast
-
-
-def grow_segments(
-    segments: NDArray[np.int32], objects: NDArray[Any], *, factor: float, grow_px: float
-) -> NDArray[np.bool_]:
-    """Return True on all segments and on ellipses grown from them.
-
-    The ellipse of an object has its axis ratio and angle, the area of its segment times
-    ``factor**2``, and semi-axes that are longer by ``grow_px``: faint wings reach the
-    further the brighter, and so the larger, the object is.
-    """
-    import sep
-
-    grown = segments > 0
-    if len(objects) == 0:
-        return np.asarray(grown)
-    ratio = np.clip(objects["b"] / np.maximum(objects["a"], 1e-3), 0.1, 1.0)
-    ratio = np.where(np.isfinite(ratio), ratio, 1.0)
-    theta = np.where(np.isfinite(objects["theta"]), objects["theta"], 0.0)
-    a = np.sqrt(objects["npix"] / (np.pi * ratio)) * factor
-    theta = np.clip(theta, -np.pi / 2, np.pi / 2)
-    sep.mask_ellipse(
-        grown, objects["x"], objects["y"], a + grow_px, a * ratio + grow_px, theta, r=1.0
-    )
-    return np.asarray(grown)

@@ -158,6 +158,9 @@ NO_REFERENCE: Give a reference catalogue (`reference:`), or check why no frame o
   good enough.
 NO_ZP ZP_RELATIVE: Give a catalogue with magnitudes (`reference:`) and name the band in
   `photcal.bands`.
+BKG_ENGINE: Correct the function of `background.engine`, or use `skymill`.
+NOISE_RATIO: Compare gain and read noise of the instrument file with those that the flats and
+  bias frames show (`skymill report`, masters); exclude frames that were smoothed or resampled.
 BKG_POOR: Use a smaller or larger `background.box_size_px`, or check for nebulae that fill the
   frame.
 FEW_FRAMES: Take at least five frames, better ten; hits of cosmic rays stay in such a master.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import SkymillError
+from skymill.report.blocks import load_blocks
 from skymill.report.curves import load_fields
 from skymill.report.funnel import MASTER_STEPS, GroupOutcome, funnel
 from skymill.report.history import load_history
@@ -56,7 +57,7 @@ def load_report_data(
         Ids of the masters, blocks, stacks and fields of the plan. Products of others tell
         of an earlier sheet and are left out. By default everything that is there is shown.
     max_pictures : int
-        Most masters, and most stacks, that are read to be shown as pictures.
+        Most masters, blocks and stacks, each, that are read to be shown as pictures.
     max_lightcurves : int
         Most light curves that are drawn, the most variable first.
 
@@ -80,6 +81,7 @@ def load_report_data(
         funnel=funnel(sheet, outcomes),
         outcomes=outcomes,
         masters=load_masters(results, outcomes, MASTER_STEPS, max_pictures, missing),
+        blocks=load_blocks(results, outcomes, by_id, max_pictures, missing),
         stacks=load_stacks(results, outcomes, by_id, max_pictures, missing),
         fields=load_fields(results, known, max_lightcurves, missing),
         sky=load_sky(results, known),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "BlockView",
     "Field",
     "FrameRow",
     "Histogram",
@@ -158,6 +159,56 @@ class StackView:
 
 
 @dataclass(frozen=True)
+class BlockView:
+    """The masks and backgrounds of one block: figures always, pictures of one frame.
+
+    Parameters
+    ----------
+    name, target, filter, night, instrument : str
+        The block and what it shows.
+    n_masked, n_frames : int
+        Frames with a mask, and those whose noise was measured.
+    ratios : tuple of float
+        Measured over propagated noise of the sky of each: lowest, median, highest.
+    sums : dict
+        Figures of the mask step, summed over the frames.
+    frame_id : str
+        The frame of the pictures: that with most pixels masked by what only it shows.
+    picture : Picture or None
+        The frame with its mask in colours.
+    layers : tuple of (css class, name, number of pixels)
+        What the colours mean; several bits of one pixel count each.
+    shape : tuple of int or None
+        Shape (ny, nx) of the frame.
+    boxes, level, rms : Picture or None
+        The cells of the background over the frame, its level and its scatter.
+    model : str
+        Model of the background.
+    box_size_px : int
+        Side of a cell; 0 if it is not known.
+    """
+
+    name: str
+    target: str = ""
+    filter: str = ""
+    night: str = ""
+    instrument: str = ""
+    n_masked: int = 0
+    n_frames: int = 0
+    ratios: tuple[float, float, float] | None = None
+    sums: dict[str, int] = field(default_factory=dict)
+    frame_id: str = ""
+    picture: Picture | None = None
+    layers: tuple[tuple[str, str, int], ...] = ()
+    shape: tuple[int, int] | None = None
+    boxes: Picture | None = None
+    level: Picture | None = None
+    rms: Picture | None = None
+    model: str = ""
+    box_size_px: int = 0
+
+
+@dataclass(frozen=True)
 class LightCurve:
     """Light curve of one source in one filter, times in days.
 
@@ -222,7 +273,7 @@ class ReportData:
         Their fates, in the same order.
     outcomes : tuple of GroupOutcome
         All outcomes.
-    masters, stacks, fields : tuple
+    masters, blocks, stacks, fields : tuple
         Products.
     sky : tuple of (x, y, brightness)
         Stars of the best frame, all 0 to 1, for the head of the page.
@@ -238,6 +289,7 @@ class ReportData:
     funnel: Funnel
     outcomes: tuple[GroupOutcome, ...]
     masters: tuple[MasterView, ...] = ()
+    blocks: tuple[BlockView, ...] = ()
     stacks: tuple[StackView, ...] = ()
     fields: tuple[Field, ...] = ()
     sky: tuple[tuple[float, float, float], ...] = ()

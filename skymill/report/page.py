@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from skymill.report.blocks import noise_meaning
 from skymill.report.columns import script_data
 from skymill.report.flows import KIND_WORDS, night_line, sankey, sky_map, step_bars
 from skymill.report.funnel import FATE_WORDS, FATES, Funnel
@@ -107,6 +108,8 @@ def build_page(
         drifts=drifts(data.history),
         histogram=histogram,
         quality=_quality(data, lights),
+        blocks=data.blocks,
+        noise=_noise(data),
         stacks=data.stacks,
         fluxes=_fluxes(data, lights, filters),
         positions=_positions(data, lights),
@@ -283,6 +286,23 @@ def _quality(data: ReportData, lights: Sequence[FrameRow]) -> list[_Panel]:
         plot = quality(metric, unit, lights, fates, axis, index)
         panels.append(_Panel(title, metric.help, middle, plot))
     return panels
+
+
+def _noise(data: ReportData) -> list[dict[str, Any]]:
+    """Measured over propagated noise: a row per block, with what it means."""
+    return [
+        {
+            "name": " · ".join(part for part in (b.target or b.name, b.filter, b.night) if part),
+            "instrument": b.instrument,
+            "frames": b.n_frames,
+            "middle": b.ratios[1],
+            "low": b.ratios[0],
+            "high": b.ratios[2],
+            "meaning": noise_meaning(b.ratios[1]),
+        }
+        for b in data.blocks
+        if b.ratios is not None
+    ]
 
 
 # --- calibration of fluxes and positions, light curves ---------------------------

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["COLORMAPS", "Picture", "limits", "make_picture", "shrink", "to_png"]
+__all__ = ["COLORMAPS", "Picture", "limits", "make_overlay", "make_picture", "shrink", "to_png"]
 
 Stretch = Literal["asinh", "zscale", "linear"]
 
@@ -127,6 +129,39 @@ def make_picture(
     index = np.zeros(small.shape, np.uint8)
     index[shown] = 1 + np.rint(np.clip(unit[shown], 0, 1) * (levels - 1)).astype(np.uint8)
     png = _encode(index[::-1], _palette(cmap, levels))
+    return Picture(png, small.shape[1], small.shape[0], float(low), float(high), alt)
+
+
+def make_overlay(
+    array: NDArray[np.floating],
+    layers: Sequence[tuple[str, NDArray[np.bool_]]],
+    *,
+    stretch: Stretch = "asinh",
+    max_size: int = 1024,
+    levels: int = 64,
+    alt: str = "",
+) -> Picture:
+    """Return a grey picture of an array with coloured layers over it.
+
+    Parameters
+    ----------
+    array, stretch, max_size, levels, alt
+        As for `make_picture`; at most 200 levels.
+    layers : sequence of (str, ndarray of bool)
+        Colour as six hex digits and where it is drawn, at the size of the picture; later
+        ones lie above.
+    """
+    small = shrink(array, max_size)
+    low, high = limits(small, stretch)
+    unit = _stretched(small, stretch, low, high)
+    shown = np.isfinite(unit)
+    index = np.zeros(small.shape, np.uint8)
+    index[shown] = 1 + np.rint(np.clip(unit[shown], 0, 1) * (levels - 1)).astype(np.uint8)
+    colours = [list(bytes.fromhex(colour)) for colour, _ in layers]
+    for number, (_, where) in enumerate(layers, levels + 1):
+        index[where] = number
+    palette = np.concatenate([_palette("gray", levels), np.array(colours, np.uint8).reshape(-1, 3)])
+    png = _encode(index[::-1], palette)
     return Picture(png, small.shape[1], small.shape[0], float(low), float(high), alt)
 
 

@@ -17,9 +17,7 @@ _LINE_PX = 20
 _TWIN_FRACTION, _TWINS = 0.25, 6
 
 
-def band_amplitude(
-    sci: NDArray[np.float32], good: NDArray[np.bool_], sigma: float, axis: int
-) -> float:
+def band_amplitude(sums: NDArray[np.float64], numbers: NDArray[np.int64], sigma: float) -> float:
     """Return the scatter of row or column means beyond that of white noise.
 
     ``sqrt(var(mean - neighbours) - expected)`` in units of the pixel noise: means of
@@ -28,32 +26,29 @@ def band_amplitude(
 
     Parameters
     ----------
-    sci : ndarray of float32, shape (ny, nx)
-        Background-subtracted signal.
-    good : ndarray of bool, shape (ny, nx)
-        Pixels of empty sky.
+    sums : ndarray of float64, shape (n,)
+        Sums of the background-subtracted sky pixels along each row or column.
+    numbers : ndarray of int64, shape (n,)
+        How many they are.
     sigma : float
         Noise of a pixel.
-    axis : int
-        1 for the means of rows, 0 for those of columns.
 
     Returns
     -------
     float
         Amplitude (rms) in units of ``sigma``; 0 if there is none, or nothing to judge.
     """
-    n = good.sum(axis=axis)
-    use = n >= _LINE_PX
+    use = numbers >= _LINE_PX
     if use.sum() < 3 * _LINE_PX or sigma <= 0:
         return 0.0
-    total = np.where(good, sci, np.float32(0)).sum(axis=axis, dtype=np.float64)
-    means, counts = total[use] / n[use], n[use]
+    counts = numbers[use]
+    means = sums[use] / counts
     clip = 5 * 1.4826 * float(np.median(np.abs(means - np.median(means))))
     means = np.clip(means - np.median(means), -clip, clip)
     kernel = np.ones(17) / 17
     smooth = np.convolve(np.pad(means, 8, mode="reflect"), kernel, mode="valid")
     # Subtracting a mean of 17 that holds the value itself leaves 16/17 of its variance.
-    excess = np.mean((means - smooth) ** 2) - 16 / 17 * np.mean(sigma**2 / counts)
+    excess = float(np.mean((means - smooth) ** 2) - 16 / 17 * np.mean(sigma**2 / counts))
     return float(np.sqrt(max(excess, 0.0)) / sigma)
 
 

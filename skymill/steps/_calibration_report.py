@@ -90,7 +90,7 @@ def electronics_cards(
     readout: Readout,
     levels: Sequence[OverscanLevel],
     *,
-    bias_adu: float,
+    bias_adu: Sequence[float],
     sources: tuple[str, str],
 ) -> None:
     """Add what was done about the electronics.
@@ -103,8 +103,8 @@ def electronics_cards(
         With the gain and the read noise that were used.
     levels : sequence of OverscanLevel
         One per amplifier.
-    bias_adu : float
-        Median of the master bias, 0 without one (ADU).
+    bias_adu : sequence of float
+        Level of the bias in the pixels, by amplifier (ADU).
     sources : tuple of str
         Where gain and read noise come from: ``declared`` or ``measured``.
     """
@@ -113,8 +113,8 @@ def electronics_cards(
     cards["GAIN"] = (readout.gain_e_adu, f"[electron/adu] gain applied, {sources[0]}")
     cards["RDNOISE"] = (readout.read_noise_e, f"[electron] read noise, {sources[1]}")
     full = [
-        saturation_e(one, level, bias_adu)
-        for one, level in zip(readout.amplifiers, levels, strict=True)
+        saturation_e(one, level, below)
+        for one, level, below in zip(readout.amplifiers, levels, bias_adu, strict=True)
     ]
     if np.isfinite(min(full)):
         cards["SATURATE"] = (min(full), "[electron] saturation of these pixels")

@@ -33,18 +33,18 @@ _HOLES = (
     | MaskBit.DEAD | MaskBit.LOW_FLAT
 )  # fmt: skip
 #: Stars that measure the seeing: this many sigma high, and at least so many of them.
-_PEAK_SIGMA, _FEWEST_STARS, _MOST_PEAKS = 30.0, 6, 100_000
+_PEAK_SIGMA, _FEWEST_STARS = 30.0, 4
 #: Width of the clump of stars in the logarithm of the ratio.
 _CLUMP = 0.5
 #: Ratio of a star of FWHM 1.2 px: sharper stars are not expected.
 _LEAST_RATIO = 0.055
 #: Part of the stars' ratio that counts as sharper than they are: the image of a star is
 #: not the same everywhere in a frame.
-_SAFETY = 0.75
+_SAFETY = 0.7
 #: A pixel must be so many sigma blunter than a star to be let off.
 _BLUNT_SIGMA = 1.0
 #: Contrast limits at and below, and at and above, these widths (FWHM, px).
-_OBJLIM_AT = ((2.0, 2.0), (3.0, 1.0))
+_OBJLIM_AT = ((1.6, 1.5), (2.5, 1.0))
 _ASTROSCRAPPY_OBJLIM = 5.0
 _FWHM_PER_SIGMA = 2.354820045
 
@@ -111,17 +111,18 @@ def find_hits(
         frame.sci, frame.err, bits, holes, sky.level, sky.box,
         np.float32(sky.typical_rms), _STRUCTURE,
     )  # fmt: skip
-    ratios = peak_ratios(
-        image, variance, bits, skip, sky.level, sky.box, _PEAK_SIGMA, _MOST_PEAKS
-    )
+    # peaks have at least the noise of the sky, give or take a factor of two
+    floor = np.float32(sky.level.min() + _PEAK_SIGMA * 0.5 * sky.rms.min())
+    ratios = peak_ratios(image, variance, bits, skip, sky.level, sky.box, _PEAK_SIGMA, floor)
     ratio, fwhm_px = star_ratio(ratios)
     bad = (bits & skip) != 0
     bad |= hollow
     limit = objlim if objlim is not None else _contrast(engine, fwhm_px)
-    found = _search(engine, image, variance, bad, sigclip, sigfrac, limit, niter)
+    # image and variance are worked on in place
+    found = _search(engine, image, variance, bad, sigclip, sigfrac, limit, niter, sky)
     found &= ~hollow
     stand, acquitted, pixels = judge(
-        found, image, variance, hollow, sky.level, sky.box,
+        found, frame.sci, frame.err, hollow, sky.level, sky.box, _STRUCTURE,
         _SAFETY * ratio if sharp_sigma > 0 else 0.0, sharp_sigma, _BLUNT_SIGMA,
     )  # fmt: skip
     return Hits(found, int(stand), int(pixels), int(acquitted), fwhm_px)
@@ -176,11 +177,13 @@ def _search(
     sigfrac: float,
     objlim: float,
     niter: int,
+    sky: CoarseSky,
 ) -> NDArray[np.bool_]:
     if engine == "skymill":
         return lacosmic(
             image, variance=variance, mask=bad, sigclip=sigclip, sigfrac=sigfrac,
-            objlim=objlim, niter=niter,
+            objlim=objlim, niter=niter, overwrite=True,
+            fallback=(float(np.median(sky.level)), min(sky.typical_rms, 1e18) ** 2),
         ).mask  # fmt: skip
     from astroscrappy import detect_cosmics
 

@@ -16,8 +16,8 @@ __all__ = ["extended_cells", "fit_surface", "running_median", "smooth_mesh", "su
 #: A cell so many sigma above the smooth sky is the core of an object; the cells around it
 #: whose mean with their neighbours is above the second number are its outskirts.
 _CORE_SIGMA, _OUTSKIRTS_SIGMA = 5.0, 0.7
-#: With fewer cells of sky than this part, an object cannot be told from the sky.
-_SKY_PART = 0.3
+#: With less of the cells left as sky, objects cannot be told from it.
+_SKY_PART = 0.5
 #: Fewest cells for which objects are searched.
 _FEWEST_CELLS = 25
 _ROUNDS = 8
@@ -106,6 +106,17 @@ def _grow(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(windows.any(axis=(2, 3)))
 
 
+def _blocks(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells that are part of a square of 2 x 2 cells."""
+    out = np.zeros_like(cells)
+    if min(cells.shape) < 2:
+        return out
+    full = np.lib.stride_tricks.sliding_window_view(cells, (2, 2)).all(axis=(2, 3))
+    for dy, dx in np.ndindex(2, 2):
+        out[dy : dy + full.shape[0], dx : dx + full.shape[1]] |= full
+    return out
+
+
 def extended_cells(
     level: NDArray[np.float64],
     known: NDArray[np.bool_],
@@ -118,7 +129,8 @@ def extended_cells(
     if the scale is smaller than half the mesh, a running median over twice the scale is
     added to it: an object of that width fills less than half of the square. Connected cells
     that stand out are an object, and the sky is fitted again without them. The scatter of
-    the sky is measured on the low side, where no object is.
+    the sky is measured on the low side, where no object is. Objects that would grow over half
+    of the cells are not told from the sky: those of the lower degree stay, or none.
 
     Parameters
     ----------
@@ -140,6 +152,7 @@ def extended_cells(
         return objects
     window = 2 * int(np.ceil(scale_cells)) + 1
     for degree in (1, 2):
+        before = objects
         for _ in range(_ROUNDS):
             sky = known & ~objects
             rest = level - surface_at(fit_surface(level, sky, degree), level.shape)
@@ -147,8 +160,8 @@ def extended_cells(
                 wide = running_median(np.where(sky, rest, np.nan), window)
                 rest = rest - np.where(np.isfinite(wide), wide, 0.0)
             found = _standing_out(rest, sky, known, noise)
-            if (known & ~found).sum() < _SKY_PART * known.sum():
-                return np.zeros_like(known)
+            if found.sum() > (1 - _SKY_PART) * known.sum():
+                return before
             if (found == objects).all():
                 break
             objects = found
@@ -158,17 +171,20 @@ def extended_cells(
 def _standing_out(
     rest: NDArray[np.float64], sky: NDArray[np.bool_], known: NDArray[np.bool_], noise: float
 ) -> NDArray[np.bool_]:
-    """Cores well above the sky with the connected cells around them that are above it too."""
+    """Cores well above the sky with the connected cells around them that are above it too.
+
+    A block of cells that lost all their sky may be a core too: that of a large source.
+    """
     low, centre = (float(v) for v in np.percentile(rest[sky], (15.87, 50)))
     sigma = max(centre - low, noise)
     above = rest - centre
-    found = known & (above > _CORE_SIGMA * sigma)
+    found = (known & (above > _CORE_SIGMA * sigma)) | _blocks(~known)
     mean = _neighbours(above, known)
     outskirts = known & (mean > _OUTSKIRTS_SIGMA * sigma) & (above > 0)
     while True:
         grown = found | (_grow(found) & outskirts)
         if (grown == found).all():
-            return found
+            return found & known
         found = grown
 
 

@@ -1,83 +1,97 @@
-"""The sky under the sources: its level and its scatter on a mesh.
+"""The sky under the sources: its level and its scatter.
 
 The level of a cell is the clipped mean of its pixels after sources have been masked.
 A mean, because photometry sums: the median of Poisson counts lies 1/6 electron below
 their mean and the customary mode 0.4, which an aperture of 100 px multiplies by 100.
 What makes the mean safe is the mask, so the sources are searched, masked with their
-wings, and searched again on the better background.
+wings, and searched again on the better background. What is larger than cells shows in
+the mesh: cells that stand out from the smooth sky belong to an object and are filled
+from outside.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from skymill.background_engines import as_background, estimate
 from skymill.errors import Result, StepFailed
-from skymill.frame import Background, Frame, MaskBit, has_bits
-from skymill.kernels.detect import detect, gaussian_kernel, grow_segments
-from skymill.kernels.mesh import CellStatistics, cell_statistics, expand_spline
+from skymill.frame import Background, Frame
+from skymill.kernels.polynomial import degree_of, fit_polynomial, polynomial_at
+from skymill.kernels.segments import SKIP, SKY
 from skymill.steps._artefacts import band_amplitude
+from skymill.steps._sky_mesh import Sky, measure_sky
+from skymill.steps._sky_surface import fit_surface
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from skymill.kernels.cells import LineSums
 
 __all__ = ["background"]
 
 #: Variance of a mean clipped at 3 sigma, relative to the plain mean.
 _CLIPPED_MEAN_VARIANCE = 1.030
-#: A frame is divided into at least this many cells along its shorter side.
-_MINIMUM_CELLS = 4
-_SMALLEST_BOX_PX = 8
-_REFERENCE_FILTER = 3
-#: With more cells without sky than this, wings of sources are let into the level.
-_CROWDED_FRACTION = 0.5
 #: A level that varies by more than this part of itself, and well above its noise, is steep.
 _STEEP_FRACTION, _STEEP_SIGMA = 0.5, 5.0
-#: Bits of pixels that belong to a bright source: not sky, but wanted for finding it.
-_BRIGHT = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
 
 
-class _Mesh(NamedTuple):
-    level: NDArray[np.float64]
-    #: Smooth in any case: what is subtracted before the next round. Its noise would else
-    #: return in the next level, as the mean of a spline over a cell is not its central value.
-    reference: NDArray[np.float64]
-    rms: NDArray[np.float64]
-    err: NDArray[np.float64]
-    n: NDArray[np.int64]
-    filled: NDArray[np.bool_]
+class _Limits(NamedTuple):
+    poor_fraction: float
+    banding: float
+    noise_ratio: float
 
 
 def background(
     frame: Frame,
     *,
+    engine: str = "skymill",
+    model: str = "mesh",
+    degree: int = 2,
     box_size_px: int = 64,
     filter_size: int = 3,
+    protect_scale_px: float | None = None,
     source_sigma: float = 3.0,
     grow_px: int = 4,
     grow_factor: float = 1.5,
     iterations: int = 2,
+    correct_global_offset: bool = False,
     minimum_cell_fraction: float = 0.15,
     poor_fraction: float = 0.5,
     banding_limit: float = 0.3,
+    noise_ratio_limit: float = 0.15,
 ) -> Result[Background]:
-    """Measure level and scatter of the sky on a mesh.
+    """Measure level and scatter of the sky.
 
     Parameters
     ----------
     frame : Frame
         Calibrated frame with its final mask. Not modified.
+    engine : str
+        ``skymill``, ``sep``, ``photutils`` or ``package.module:function``: who estimates
+        the level outside the mask of the sources, which is ours in any case.
+    model : str
+        ``mesh``, ``constant`` or ``polynomial``.
+    degree : int
+        Total degree of the polynomial.
     box_size_px : int
         Side of a cell; a frame of fewer than four such cells gets smaller ones.
     filter_size : int
         Side of the median filter of the mesh in cells, odd; 1 does not filter.
+    protect_scale_px : float, optional
+        Objects up to this width are not subtracted, however many cells they fill; 0
+        protects nothing that is larger than a cell. Default: half the shorter side.
     source_sigma : float
         Groups of pixels above this many sigma of the filtered image are masked.
     grow_px, grow_factor : float
-        Masked ellipses are the isophotes times the factor plus the pixels.
+        Masked is what is nearer to a group of radius r than
+        ``(grow_factor - 1) r + grow_px``.
     iterations : int
         Rounds of masking.
+    correct_global_offset : bool
+        Add the median of what is left on the sky.
     minimum_cell_fraction : float
         A cell with a smaller fraction of usable pixels is filled from its neighbours.
     poor_fraction : float
@@ -85,283 +99,222 @@ def background(
     banding_limit : float
         A stronger pattern of the rows' or columns' means, in units of the sky noise, flags
         the frame BANDING.
+    noise_ratio_limit : float
+        A measured scatter that differs by a larger part from the error plane flags the
+        frame NOISE_RATIO.
 
     Returns
     -------
     Result of Background
         Numbers: ``sky_e``, ``sky_rms_e`` (medians of the cells), ``box_size_px``,
         ``source_fraction`` (masked as sources), ``filled_fraction`` (of the cells),
+        ``extended_fraction`` (of the cells, those of extended objects),
         ``crowded_fraction`` (of cells without sky between grown sources), ``band_rows``
         and ``band_columns`` (pattern of their means in units of the noise),
         ``err_ratio`` (measured scatter / propagated error of the same sky pixels; 1 if
-        the noise model is right).
+        the noise model is right), ``offset_e`` (added by ``correct_global_offset``).
 
     Raises
     ------
     StepFailed
-        ALL_MASKED if no pixel is good.
+        ALL_MASKED if no pixel is good, BKG_ENGINE if another engine fails.
     """
     if filter_size % 2 == 0:
         raise ValueError(f"filter_size must be odd, got {filter_size}")
-    good = frame.good
-    if not good.any():
-        raise StepFailed(
-            "ALL_MASKED",
-            "background: no pixel is good, so there is no sky to measure.",
-            n_good_px=0,
-        )
-    box = _box_size(frame.shape, box_size_px)
-    sci = np.where(np.isfinite(frame.sci), frame.sci, np.float32(0))
-    err = np.where(good, frame.err, np.float32(1))
-    smallest = minimum_cell_fraction * box * box
-    mesh = _first_mesh(sci, err, good, box, filter_size, smallest)
-    source = np.zeros_like(good)
-    for _ in range(iterations):
-        # Along the slope also in the outer half cells: held constant there, a tilted sky
-        # would leave residuals that pull the outermost centres by 1/8 of the step of a cell.
-        level = expand_spline(mesh.reference, frame.shape, box, extrapolate=True)
-        rms = expand_spline(mesh.rms, frame.shape, box)
-        residual = sci - level
-        seeds, source = _sources(frame, residual, rms, source_sigma, grow_factor, grow_px)
-        statistics, crowded = _statistics(residual, err, good, seeds, source, box, smallest)
-        mesh = _next_mesh(mesh, statistics, filter_size, smallest)
-    result = _result(frame, mesh, box, filter_size, source, good, crowded, poor_fraction)
-    return _with_bands(result, sci, good & ~source, banding_limit)
-
-
-def _with_bands(
-    result: Result[Background],
-    sci: NDArray[np.float32],
-    sky: NDArray[np.bool_],
-    limit: float,
-) -> Result[Background]:
-    """Add what the means of rows and columns tell."""
-    sigma = float(result.numbers["sky_rms_e"])
-    residual = sci - result.value.level_map()
-    rows, columns = (band_amplitude(residual, sky, sigma, axis) for axis in (1, 0))
-    flags = result.flags
-    if max(rows, columns) > limit:
-        what, amplitude = ("rows", rows) if rows >= columns else ("columns", columns)
-        text = (
-            f"background: the {what} carry a pattern of {amplitude:.2f} of the sky noise (limit "
-            f"{limit:g}, settings: background.banding_limit); interference or a bad overscan."
-        )
-        flags = (*flags, ("BANDING", text))
-    numbers = {**result.numbers, "band_rows": rows, "band_columns": columns}
-    return Result(result.value, flags, numbers)
-
-
-def _box_size(shape: tuple[int, int], wanted: int) -> int:
-    """Cells of the wanted size, or smaller ones so that a small frame has a few."""
-    return min(wanted, max(_SMALLEST_BOX_PX, min(shape) // _MINIMUM_CELLS))
-
-
-def _first_mesh(
-    sci: NDArray[np.float32],
-    err: NDArray[np.float32],
-    good: NDArray[np.bool_],
-    box: int,
-    filter_size: int,
-    smallest: float,
-) -> _Mesh:
-    """Sources are still in: the mode estimate, which leans away from them."""
-    s = cell_statistics(sci, err, good, box)
-    skewed = np.abs(s.mean - s.median) > 0.3 * s.scatter
-    level = np.where(skewed, s.median, 2.5 * s.median - 1.5 * s.mean)
-    return _mesh(level, s, filter_size, smallest)
-
-
-def _next_mesh(before: _Mesh, s: CellStatistics, filter_size: int, smallest: float) -> _Mesh:
-    """Add the mean of the residuals: a tilt inside a cell does no harm."""
-    return _mesh(before.reference + s.mean, s, filter_size, smallest)
-
-
-def _sources(
-    frame: Frame,
-    residual: NDArray[np.float32],
-    rms: NDArray[np.float32],
-    source_sigma: float,
-    grow_factor: float,
-    grow_px: float,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pixels of sources, without and with their wings."""
-    skip = has_bits(frame.mask, MaskBit.bad() & ~_BRIGHT) | ~np.isfinite(frame.sci)
-    usable = np.isfinite(rms) & (rms > 0)
-    objects, segments, _ = detect(
-        residual,
-        np.where(usable, rms, np.float32(1)),
-        skip | ~usable,
-        threshold_sigma=source_sigma,
-        minimum_area_px=5,
-        kernel=gaussian_kernel(2.5),
+    if model not in ("mesh", "constant", "polynomial"):
+        raise ValueError(f"model must be mesh, constant or polynomial, got {model!r}")
+    sky = measure_sky(
+        frame,
+        box_size_px=box_size_px,
+        filter_size=filter_size,
+        protect_scale_px=protect_scale_px,
+        source_sigma=source_sigma,
+        grow_px=grow_px,
+        grow_factor=grow_factor,
+        iterations=iterations,
+        minimum_cell_fraction=minimum_cell_fraction,
     )
-    return segments > 0, grow_segments(segments, objects, factor=grow_factor, grow_px=grow_px)
+    if engine != "skymill":
+        value = _by_engine(frame, sky, engine, filter_size)
+    elif model == "mesh":
+        value = _mesh_background(frame, sky, filter_size)
+    else:
+        value = _smooth_background(frame, sky, model, degree if model == "polynomial" else 0)
+    offset = 0.0
+    if correct_global_offset:
+        offset = _offset(frame, sky, value)
+        value = _shifted(value, offset)
+    return _judged(value, sky, offset, _Limits(poor_fraction, banding_limit, noise_ratio_limit))
 
 
-def _statistics(
-    residual: NDArray[np.float32],
-    err: NDArray[np.float32],
-    good: NDArray[np.bool_],
-    seeds: NDArray[np.bool_],
-    source: NDArray[np.bool_],
-    box: int,
-    smallest: float,
-) -> tuple[CellStatistics, float]:
-    """Statistics outside the grown sources, and the fraction of cells without enough of it.
-
-    If that is most of them, the field is crowded and only the sources themselves are left
-    out of these cells: the wings are then part of the level, better than no level.
-    """
-    s = cell_statistics(residual, err, good & ~source, box)
-    few = s.n < smallest
-    crowded = float(few.mean())
-    if crowded <= _CROWDED_FRACTION:
-        return s, crowded
-    t = cell_statistics(residual, err, good & ~seeds, box)
-    return CellStatistics(*(np.where(few, b, a) for a, b in zip(s, t, strict=True))), crowded
-
-
-def _mesh(
-    level: NDArray[np.float64], s: CellStatistics, filter_size: int, smallest: float
-) -> _Mesh:
-    """Fill poor cells and filter the mesh, both on what a plane leaves over."""
-    poor = ~((s.n >= smallest) & np.isfinite(level) & np.isfinite(s.scatter) & (s.scatter > 0))
-    if poor.all():
-        # A few good pixels somewhere: any cell that has a value at all must do.
-        poor = ~(np.isfinite(level) & (s.n > 1))
-    if poor.all():
-        raise StepFailed(
-            "ALL_MASKED", "background: no mesh cell holds two good pixels.", n_cells=int(poor.size)
-        )
-    err = np.where(s.n > 0, s.variance, np.nan) ** 0.5
-    return _Mesh(
-        level=_smooth(level, poor, filter_size),
-        reference=_smooth(level, poor, max(filter_size, _REFERENCE_FILTER)),
-        rms=_smooth(s.scatter, poor, filter_size),
-        err=err,
-        n=s.n,
-        filled=poor,
-    )
-
-
-def _smooth(
-    values: NDArray[np.float64], poor: NDArray[np.bool_], filter_size: int
-) -> NDArray[np.float64]:
-    """Fill and median-filter a mesh relative to its plane, so that a tilt keeps its edges."""
-    plane = _plane(values, ~poor)
-    rest = _fill(np.where(poor, np.nan, values - plane))
-    reach = filter_size // 2
-    padded = np.pad(rest, reach, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (filter_size, filter_size))
-    return np.asarray(plane + np.nanmedian(windows.reshape(*rest.shape, -1), axis=2))
-
-
-def _plane(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Plane through the good cells, cells more than 3 robust sigma off left out."""
-    y, x = np.indices(values.shape, dtype=float)
-    x -= x.mean()
-    y -= y.mean()
-    use = good.copy()
-    plane = np.full(values.shape, float(np.median(values[good])))
-    if good.sum() < 12:
-        return plane
-    for _ in range(5):
-        c = _least_squares_plane(x[use], y[use], values[use])
-        if c is None:
-            break
-        plane = c[0] + c[1] * x + c[2] * y
-        rest = values - plane
-        limit = 3 * 1.4826 * float(np.median(np.abs(rest[use])))
-        use = good & (np.abs(rest) <= max(limit, 1e-9))
-        if use.sum() < 6:
-            break
-    return plane
-
-
-def _least_squares_plane(
-    x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]
-) -> tuple[float, float, float] | None:
-    """Coefficients of the plane a + b x + c y, None if the points lie on a line.
-
-    By hand and not by LAPACK, whose last bits differ between machines.
-    """
-    mean_x, mean_y, mean_z = (float(np.mean(v)) for v in (x, y, z))
-    dx, dy, dz = x - mean_x, y - mean_y, z - mean_z
-    xx, yy, xy = float(np.sum(dx * dx)), float(np.sum(dy * dy)), float(np.sum(dx * dy))
-    xz, yz = float(np.sum(dx * dz)), float(np.sum(dy * dz))
-    det = xx * yy - xy * xy
-    if det <= 1e-9 * max(xx * yy, 1e-300):
-        return None
-    b, c = (xz * yy - yz * xy) / det, (yz * xx - xz * xy) / det
-    return mean_z - b * mean_x - c * mean_y, b, c
-
-
-def _fill(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Replace NaN by the mean of the neighbours, from the rim of each hole inwards."""
-    while np.isnan(values).any():
-        padded = np.pad(values, 1, constant_values=np.nan)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
-        known = np.isfinite(windows)
-        count = known.sum(axis=(2, 3))
-        mean = np.where(known, windows, 0.0).sum(axis=(2, 3)) / np.maximum(count, 1)
-        values = np.where(np.isnan(values) & (count > 0), mean, values)
-    return values
-
-
-def _result(
-    frame: Frame,
-    mesh: _Mesh,
-    box: int,
-    filter_size: int,
-    source: NDArray[np.bool_],
-    good: NDArray[np.bool_],
-    crowded: float,
-    poor_fraction: float,
-) -> Result[Background]:
-    used = ~mesh.filled
-    rms = float(np.median(mesh.rms))
-    pixels = float(np.median(mesh.n[used]))
+def _mesh_background(frame: Frame, sky: Sky, filter_size: int) -> Background:
     cells = filter_size**2
     # Median of n normal values: variance (pi/2) / (n - 1 + pi/2), exact at n = 1, 1 % at 9.
     filtered = (np.pi / 2) / (cells - 1 + np.pi / 2)
-    level_err = rms * float(np.sqrt(_CLIPPED_MEAN_VARIANCE * filtered / pixels))
-    value = Background(
-        level=mesh.level.astype(np.float32),
-        rms=mesh.rms.astype(np.float32),
+    return Background(
+        level=sky.level.astype(np.float32),
+        rms=sky.rms.astype(np.float32),
         shape=frame.shape,
-        box_size_px=box,
-        level_err=level_err,
+        box_size_px=sky.box_size_px,
+        level_err=_cell_error(sky) * float(np.sqrt(filtered)),
     )
-    filled = float(mesh.filled.mean())
-    sky = float(np.median(mesh.level))
-    flags: list[tuple[str, str]] = []
-    if max(filled, crowded) > poor_fraction:
-        flags.append(
-            (
-                "BKG_POOR",
-                f"background: {max(filled, crowded):.0%} of {mesh.filled.size} cells have too few "
-                f"sky pixels (limit {poor_fraction:.0%}, settings: background.poor_fraction); "
-                "their level comes from neighbours or holds light of sources.",
-            )
+
+
+def _cell_error(sky: Sky) -> float:
+    """Error of the level of one cell before any filter."""
+    pixels = float(np.median(sky.n[~sky.filled]))
+    return float(np.median(sky.rms)) * float(np.sqrt(_CLIPPED_MEAN_VARIANCE / pixels))
+
+
+def _smooth_background(frame: Frame, sky: Sky, model: str, degree: int) -> Background:
+    """Fit a polynomial to the cells, weighted by their pixels."""
+    use = ~sky.filled
+    weights = np.where(use, sky.n, 0).astype(np.float64)
+    mesh = fit_surface(sky.raw_level, use, degree, weights)
+    coefficients = _on_frame(mesh, sky.level.shape, sky.box_size_px, frame.shape)
+    ny, nx = frame.shape
+    v, u = (
+        (2 * ((np.indices(sky.level.shape)[axis] + 0.5) * sky.box_size_px)) / n - 1
+        for axis, n in ((0, ny), (1, nx))
+    )
+    return Background(
+        level=polynomial_at(coefficients, u, v).astype(np.float32),
+        rms=sky.rms.astype(np.float32),
+        shape=frame.shape,
+        box_size_px=sky.box_size_px,
+        # Mean variance of a fit: that of a cell times coefficients over cells.
+        level_err=_cell_error(sky) * float(np.sqrt(len(coefficients) / max(use.sum(), 1))),
+        model=model,
+        coefficients=tuple(float(c) for c in coefficients),
+    )
+
+
+def _on_frame(
+    coefficients: NDArray[np.float64],
+    cells: tuple[int, ...],
+    box: int,
+    shape: tuple[int, int],
+) -> NDArray[np.float64]:
+    """Coefficients in the coordinates of the frame; those of a mesh reach beyond cut cells."""
+    degree = degree_of(len(coefficients))
+    if degree == 0:
+        return coefficients
+    places = np.linspace(-1, 1, 2 * degree + 3)
+    v, u = (a.ravel() for a in np.meshgrid(places, places, indexing="ij"))
+    scale_y, scale_x = (n / (c * box) for n, c in zip(shape, cells, strict=True))
+    values = polynomial_at(coefficients, (u + 1) * scale_x - 1, (v + 1) * scale_y - 1)
+    found = fit_polynomial(u, v, values, np.ones_like(values), degree)
+    if found is None:
+        raise AssertionError("a regular grid determines every polynomial")
+    return found
+
+
+def _by_engine(frame: Frame, sky: Sky, engine: str, filter_size: int) -> Background:
+    image = np.where(sky.state == SKIP, np.float32(0), frame.sci)
+    mask = sky.state != SKY
+    mask |= sky.cells_of_objects(frame.shape)
+    if mask.all():
+        raise StepFailed(
+            "ALL_MASKED", f"background: sources leave no sky to the engine {engine}.", n_good_px=0
         )
-    low, high = (float(v) for v in np.percentile(mesh.level, (5, 95)))
-    if high - low > max(_STEEP_FRACTION * abs(sky), _STEEP_SIGMA * rms):
-        flags.append(
-            (
-                "SKY_BRIGHT",
-                f"background: the sky goes from {low:.0f} to {high:.0f} electron over the frame; "
-                "twilight, moonlight, cloud or a large object.",
-            )
-        )
-    ratio = float(np.median(mesh.rms[used] / mesh.err[used]))
+    maps = estimate(engine, image, mask, sky.box_size_px, filter_size)
+    return as_background(maps, sky.rms, sky.box_size_px, _cell_error(sky))
+
+
+def _offset(frame: Frame, sky: Sky, value: Background) -> float:
+    """Median of what is left on the sky: light of sources that the mask misses hardly moves it."""
+    use = sky.state == SKY
+    use &= ~sky.cells_of_objects(frame.shape)
+    if not use.any():
+        return 0.0
+    return float(np.median((frame.sci - value.level_map())[use]))
+
+
+def _shifted(value: Background, offset: float) -> Background:
+    coefficients = value.coefficients
+    if coefficients:
+        coefficients = (coefficients[0] + offset, *coefficients[1:])
+    return replace(value, level=value.level + np.float32(offset), coefficients=coefficients)
+
+
+def _judged(value: Background, sky: Sky, offset: float, limits: _Limits) -> Result[Background]:
+    """Numbers and flags of a background."""
+    used = ~sky.filled
+    rms = float(np.median(sky.rms))
+    ratio = float(np.median(sky.rms[used] / sky.err[used])) if used.any() else np.nan
+    rows, columns = _bands(sky.lines, rms)
     numbers = {
-        "sky_e": sky,
-        "sky_rms_e": rms,
-        "box_size_px": box,
-        "level_err_e": level_err,
-        "source_fraction": float(source[good].mean()),
-        "filled_fraction": filled,
-        "crowded_fraction": crowded,
+        "sky_e": float(np.median(value.level)),
+        "sky_rms_e": float(np.median(value.rms)),
+        "box_size_px": sky.box_size_px,
+        "level_err_e": value.level_err,
+        "source_fraction": sky.source_fraction,
+        "filled_fraction": float(sky.filled.mean()),
+        "extended_fraction": float(sky.objects.mean()),
+        "crowded_fraction": sky.crowded,
         "err_ratio": ratio if np.isfinite(ratio) else None,
+        "offset_e": offset,
+        "band_rows": rows,
+        "band_columns": columns,
     }
+    poor = _poor(sky, limits.poor_fraction)
+    flags = [
+        *poor,
+        *_steep(value, rms),
+        # Between crowded stars it is their light that scatters.
+        *([] if poor else _noise(ratio, limits.noise_ratio)),
+        *_banded(rows, columns, limits.banding),
+    ]
     return Result(value, tuple(flags), numbers)
+
+
+def _bands(lines: LineSums, rms: float) -> tuple[float, float]:
+    return (
+        band_amplitude(lines.rows, lines.n_rows, rms),
+        band_amplitude(lines.columns, lines.n_columns, rms),
+    )
+
+
+def _poor(sky: Sky, limit: float) -> list[tuple[str, str]]:
+    worst = max(float(sky.filled.mean()), sky.crowded)
+    if worst <= limit:
+        return []
+    text = (
+        f"background: {worst:.0%} of {sky.filled.size} cells have too few sky pixels (limit "
+        f"{limit:.0%}, settings: background.poor_fraction); their level comes from neighbours "
+        "or holds light of sources."
+    )
+    return [("BKG_POOR", text)]
+
+
+def _steep(value: Background, rms: float) -> list[tuple[str, str]]:
+    low, high = (float(v) for v in np.percentile(value.level, (5, 95)))
+    if high - low <= max(_STEEP_FRACTION * abs(float(np.median(value.level))), _STEEP_SIGMA * rms):
+        return []
+    text = (
+        f"background: the sky goes from {low:.0f} to {high:.0f} electron over the frame; "
+        "twilight, moonlight, cloud or a large object."
+    )
+    return [("SKY_BRIGHT", text)]
+
+
+def _noise(ratio: float, limit: float) -> list[tuple[str, str]]:
+    if not np.isfinite(ratio) or abs(ratio - 1) <= limit:
+        return []
+    text = (
+        f"background: the sky scatters {ratio:.2f} times as much as its error plane says (limit "
+        f"1 +- {limit:g}, settings: background.noise_ratio_limit); gain or read noise of the "
+        "instrument file are wrong, or the pixels have been smoothed."
+    )
+    return [("NOISE_RATIO", text)]
+
+
+def _banded(rows: float, columns: float, limit: float) -> list[tuple[str, str]]:
+    if max(rows, columns) <= limit:
+        return []
+    what, amplitude = ("rows", rows) if rows >= columns else ("columns", columns)
+    text = (
+        f"background: the {what} carry a pattern of {amplitude:.2f} of the sky noise (limit "
+        f"{limit:g}, settings: background.banding_limit); interference or a bad overscan."
+    )
+    return [("BANDING", text)]

@@ -1,60 +1,51 @@
-"""Which pixels not to trust: saturated stars and what bled from them, hits, gaps.
+"""Which pixels not to trust: saturated stars and what spilt from them, hits, trails, gaps.
 
 The mask of a calibrated frame comes with what the detector and its masters told. This
 step adds what only the exposure itself shows. Saturation is judged where the raw counts
-are, in ``calibrate``; here its bits are grown and followed along the columns. Hits are
-found by L.A.Cosmic (van Dokkum 2001) against the frame's own variance; the cores of
-sharp stars, which fast versions of that algorithm mistake for hits, are acquitted by
-the exact form of its test.
+are, in ``calibrate``; here its bits are filled, grown and followed along the read-out
+direction. Hits are found by L.A.Cosmic (van Dokkum 2001) with full medians against the
+frame's own variance, and must be sharper than the stars of the frame are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skymill.errors import Result, StepFailed
 from skymill.frame import Frame, MaskBit, has_bits
-from skymill.kernels.cosmics import contrast_at, fill_bad
+from skymill.steps._coarse_sky import CoarseSky, coarse_sky
+from skymill.steps._hits import ENGINES, find_hits
+from skymill.steps._saturation import mark_saturated
+from skymill.steps.trails import find_trails
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["mask"]
 
-#: Smaller groups of saturated pixels are hot pixels or hits: nothing bleeds from them.
-_MINIMUM_CORE_PX = 4
-#: A saturated group narrower and longer than this is a bad column, not a star.
-_COLUMN_WIDTH_PX, _COLUMN_LENGTH_PX = 3, 20
-#: A trail outshines the star's own profile at the same distance by this factor.
-_TRAIL_CONTRAST = 2.0
-_TRAIL_SIGMA = 5.0
-#: Structure of this relative size in bright light (defocus, flat, seeing) is no hit.
-_STRUCTURE = np.float32(0.02)
-#: Only pixels this bright, relative to the peak of their group, can prove it a hit: the
-#: wings of a star have no fine structure. The strict values hold for undersampled frames.
-_WITNESS, _STRICT_WITNESS = 0.1, 0.35
-_STRICT_OBJLIM = 1.6
-_UNDERSAMPLED_FRACTION = 0.5
-
-
-class _Cosmics(NamedTuple):
-    hits: NDArray[np.bool_]
-    acquitted: int
+#: Smaller frames are not searched for trails.
+_TRAIL_SIDE_PX = 128
 
 
 def mask(
     frame: Frame,
     *,
+    user_bits: NDArray[np.uint16] | None = None,
     cosmics: bool = True,
-    engine: str = "astroscrappy",
+    engine: str = "skymill",
     sigclip: float = 5.0,
     sigfrac: float = 0.3,
-    objlim: float = 6.0,
+    objlim: float | None = None,
     niter: int = 4,
+    sharp_sigma: float = 2.5,
     grow_saturated_px: int = 1,
     bleed: bool = True,
+    readout: str = "columns",
+    trails: bool = True,
+    trail_options: dict[str, Any] | None = None,
+    edge_px: int = 0,
     max_bad_fraction: float = 0.5,
 ) -> Result[NDArray[np.uint16]]:
     """Return the final mask of a calibrated frame.
@@ -63,215 +54,135 @@ def mask(
     ----------
     frame : Frame
         Calibrated frame in electron. Not modified.
+    user_bits : ndarray of uint16, shape (ny, nx), optional
+        Bits to add, from `skymill.masks.apply_user_masks`.
     cosmics : bool
         Search hits; if not, the frame is flagged COSMIC_OFF.
     engine : str
-        ``"astroscrappy"``.
-    sigclip, sigfrac, objlim : float
-        Thresholds of L.A.Cosmic: Laplacian in sigma, fraction of it for neighbours,
-        contrast between Laplacian and fine structure.
+        ``"skymill"``, ``"astroscrappy"`` (separable medians), ``"astroscrappy_exact"``.
+    sigclip, sigfrac : float
+        Thresholds of L.A.Cosmic: Laplacian in sigma, fraction of it for neighbours.
+    objlim : float, optional
+        Contrast between Laplacian and fine structure; None: by the sampling of the frame.
     niter : int
         Iterations.
+    sharp_sigma : float
+        A group of hits must be so many sigma sharper than a star; 0 acquits nothing.
     grow_saturated_px : int
         Growth of saturated regions in px.
     bleed : bool
-        Follow charge that bled along columns.
+        Follow charge that bled.
+    readout : str
+        ``"columns"`` or ``"rows"``: the direction in which charge is moved.
+    trails : bool
+        Search trails of satellites and aircraft.
+    trail_options : dict, optional
+        Keyword arguments of `skymill.steps.trails.find_trails`.
+    edge_px : int
+        Pixels closer than this to the edge get EDGE.
     max_bad_fraction : float
         More bad pixels than this flag the frame DEAD_AREA.
 
     Returns
     -------
     Result of ndarray of uint16, shape (ny, nx)
-        ``frame.mask`` with NO_DATA, SATURATED, BLEED and COSMIC added. Numbers:
-        ``n_cosmic_px``, ``n_cosmics``, ``n_stars_acquitted`` (groups that the engine
-        took for hits and the exact test did not), ``n_saturated_px``, ``n_bleed_px``,
+        ``frame.mask`` with NO_DATA, EDGE, the user's bits, SATURATED, BLEED, COSMIC and
+        TRAIL added. Numbers: ``n_cosmics``, ``n_cosmic_px``, ``n_stars_acquitted`` (groups
+        that L.A.Cosmic took for hits though they are no sharper than the stars),
+        ``star_fwhm_px`` (as measured for that; 0 with too few stars), ``n_saturated_px``,
+        ``n_bleeds``, ``n_bleed_px``, ``n_trails``, ``n_trail_px``, ``n_user_px``,
         ``n_bad_px``, ``masked_fraction``.
 
     Raises
     ------
     StepFailed
         ALL_MASKED if no pixel is good.
+    ValueError
+        For an engine or direction that does not exist.
     """
-    if engine != "astroscrappy":
-        raise ValueError(f"engine must be 'astroscrappy', got {engine!r}")
-    bits = frame.mask.copy()
-    valid = np.isfinite(frame.sci) & np.isfinite(frame.err) & (frame.err > 0)
-    bits[~valid] |= np.uint16(MaskBit.NO_DATA)
-    if not (~has_bits(bits, MaskBit.bad())).any():
-        raise StepFailed(
-            "ALL_MASKED", f"mask: none of {bits.size} pixels is good.", n_bad_px=int(bits.size)
-        )
-    _mark_saturated(frame, bits, grow_saturated_px, bleed)
-    found = _Cosmics(np.zeros(frame.shape, bool), 0)
-    if cosmics:
-        found = _find_cosmics(frame, bits, sigclip, sigfrac, objlim, niter)
-        bits[found.hits] |= np.uint16(MaskBit.COSMIC)
-    return _result(bits, found, cosmics, max_bad_fraction)
-
-
-def _mark_saturated(frame: Frame, bits: NDArray[np.uint16], grow_px: int, bleed: bool) -> None:
-    """Add BLEED and grow SATURATED, in place."""
-    from scipy import ndimage
-
-    cores = has_bits(bits, MaskBit.SATURATED)
-    if not cores.any():
-        return
-    if bleed:
-        bits[_bleed(frame, cores)] |= np.uint16(MaskBit.BLEED)
-    if grow_px > 0:
-        reach = np.arange(-grow_px, grow_px + 1)
-        disk = reach[:, None] ** 2 + reach[None, :] ** 2 <= (grow_px + 0.5) ** 2
-        bits[ndimage.binary_dilation(cores, structure=disk)] |= np.uint16(MaskBit.SATURATED)
-
-
-def _bleed(frame: Frame, cores: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Trails of charge along the columns of saturated cores.
-
-    Charge spills up and down its column. What of a saturated group reaches further along
-    the column than the group is wide is a trail; beyond its ends the trail goes on as
-    long as a pixel outshines what the star shows at the same distance along the row (a
-    star is round, and the spikes of a telescope are a cross; only bleeding is one-sided).
-    """
-    from scipy import ndimage
-
-    labels, _ = ndimage.label(cores, structure=np.ones((3, 3)))
-    out = np.zeros_like(cores)
-    sky = float(np.median(frame.sci[frame.good])) if frame.good.any() else 0.0
-    signal = np.where(np.isfinite(frame.sci), frame.sci, np.float32(0)) - np.float32(sky)
-    noise = float(np.median(frame.err[frame.good])) if frame.good.any() else np.inf
-    for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        group = labels[box] == index
-        widths = group.sum(axis=1)
-        width = int(widths.max())
-        column = width < _COLUMN_WIDTH_PX and group.shape[0] > _COLUMN_LENGTH_PX
-        if column or group.sum() < _MINIMUM_CORE_PX:
-            continue
-        # Middle of the widest rows: the centre of the star.
-        rows = np.flatnonzero(widths == width)
-        row = int(rows[len(rows) // 2])
-        y0 = row + box[0].start
-        columns = np.flatnonzero(group[row])
-        x0 = int(columns[0] + columns[-1]) // 2 + box[1].start
-        y, x = np.nonzero(group)
-        far = np.abs(y - row) > width
-        out[y[far] + box[0].start, x[far] + box[1].start] = True
-        for i in np.flatnonzero(group.any(axis=0)):
-            rows = np.flatnonzero(group[:, i])
-            for start, step in ((rows[0], -1), (rows[-1], 1)):
-                _follow(
-                    signal, out, (int(start) + box[0].start, int(i) + box[1].start),
-                    step, (y0, x0), _TRAIL_SIGMA * noise,
-                )  # fmt: skip
-    return out
-
-
-def _follow(
-    signal: NDArray[np.float32],
-    out: NDArray[np.bool_],
-    start: tuple[int, int],
-    step: int,
-    centre: tuple[int, int],
-    floor: float,
-) -> None:
-    """Mark pixels from a core along its column while they outshine the star's profile."""
-    ny, nx = signal.shape
-    y, x = start[0] + step, start[1]
-    while 0 <= y < ny:
-        distance = abs(y - centre[0])
-        sides = [
-            signal[centre[0], side]
-            for side in (centre[1] - distance, centre[1] + distance)
-            if 0 <= side < nx
-        ]
-        profile = max(sides) if sides else np.float32(0)
-        if not signal[y, x] > max(_TRAIL_CONTRAST * max(float(profile), 0.0), floor):
-            return
-        out[y, x] = True
-        y += step
-
-
-def _find_cosmics(
-    frame: Frame,
-    bits: NDArray[np.uint16],
-    sigclip: float,
-    sigfrac: float,
-    objlim: float,
-    niter: int,
-) -> _Cosmics:
-    from astroscrappy import detect_cosmics
-    from scipy import ndimage
-
-    bad = has_bits(bits, MaskBit.bad())
-    level = np.float32(np.median(frame.sci[~bad]))
-    # Saturated cores keep their height: a hole in a star would look like a ring of hits.
-    bright = has_bits(bits, MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR)
-    holes = (bad & ~bright) | ~np.isfinite(frame.sci)
-    image = fill_bad(frame.sci, holes, float(level))
-    unknown = ~(np.isfinite(frame.err) & (frame.err > 0))
-    err = fill_bad(frame.err, holes | unknown, float(np.median(frame.err[~bad])))
-    variance = err * err + (_STRUCTURE * np.maximum(image - level, np.float32(0))) ** 2
-    hits, _ = detect_cosmics(
-        image,
-        inmask=bad,
-        invar=variance,
-        sigclip=sigclip,
-        sigfrac=sigfrac,
-        objlim=objlim,
-        gain=1.0,
-        readnoise=0.0,
-        satlevel=np.inf,
-        niter=niter,
-        sepmed=True,
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if readout not in ("columns", "rows"):
+        raise ValueError(f"readout must be 'columns' or 'rows', got {readout!r}")
+    bits = _initial(frame, user_bits, edge_px)
+    sky = coarse_sky(frame, bits)
+    numbers: dict[str, Any] = {"n_cosmic_px": 0, "n_cosmics": 0, "n_stars_acquitted": 0,
+                               "star_fwhm_px": 0.0}  # fmt: skip
+    bleeds = mark_saturated(
+        frame, bits, sky, grow_px=grow_saturated_px, bleed=bleed, readout=readout
     )
-    hits = np.asarray(hits, bool) & ~holes
-    labels, count = ndimage.label(hits, structure=np.ones((3, 3)))
-    if count == 0:
-        return _Cosmics(hits, 0)
-    kept = _prove(image, variance, hits, labels, count, level, objlim)
-    return _Cosmics(np.asarray(kept[labels]), int(count - kept[1:].sum()))
+    if cosmics and min(frame.shape) >= 5:
+        found = find_hits(
+            frame, bits, sky, engine=engine, sigclip=sigclip, sigfrac=sigfrac, objlim=objlim,
+            niter=niter, sharp_sigma=sharp_sigma,
+        )  # fmt: skip
+        _set(bits, found.mask, MaskBit.COSMIC)
+        numbers |= {"n_cosmic_px": found.n_px, "n_cosmics": found.n,
+                    "n_stars_acquitted": found.acquitted,
+                    "star_fwhm_px": 0.0 if np.isnan(found.fwhm_px) else found.fwhm_px}  # fmt: skip
+    numbers |= _search_trails(frame, bits, sky, trail_options or {}) if trails else _NO_TRAILS
+    numbers |= {"n_bleeds": bleeds, "n_user_px": _count(user_bits)}
+    return _result(bits, numbers, cosmics, max_bad_fraction)
 
 
-def _prove(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    hits: NDArray[np.bool_],
-    labels: NDArray[np.integer],
-    count: int,
-    level: np.float32,
-    objlim: float,
-) -> NDArray[np.bool_]:
-    """Which groups the exact test confirms, indexed by label (0 is no group).
+_NO_TRAILS = {"n_trails": 0, "n_trail_px": 0}
 
-    In an undersampled frame most groups are stars. There only pixels near the peak of a
-    group may testify, against a higher limit.
-    """
-    from scipy import ndimage
 
-    index = np.arange(1, count + 1)
-    contrast = contrast_at(image, variance, hits)
-    height = image - level
-    peak = np.concatenate(([np.inf], ndimage.maximum(height, labels, index)))[labels]
+def _initial(
+    frame: Frame, user_bits: NDArray[np.uint16] | None, edge_px: int
+) -> NDArray[np.uint16]:
+    """What is known before anything is searched."""
+    bits = frame.mask.copy()
+    valid = np.isfinite(frame.sci)
+    valid &= np.isfinite(frame.err)
+    valid &= frame.err > 0
+    if not valid.all():
+        _set(bits, ~valid, MaskBit.NO_DATA)
+    if user_bits is not None:
+        bits |= user_bits
+    if edge_px > 0:
+        edge = np.uint16(int(MaskBit.EDGE))
+        for part in (np.s_[:edge_px], np.s_[-edge_px:], np.s_[:, :edge_px], np.s_[:, -edge_px:]):
+            bits[part] |= edge
+    _refuse_all_masked(bits, _count(bits, MaskBit.bad()))
+    return bits
 
-    def proved(witness: float, limit: float) -> NDArray[np.bool_]:
-        testimony = np.where(height >= witness * peak, contrast, np.float32(0))
-        best = ndimage.maximum(testimony, labels, index)
-        return np.concatenate(([False], np.asarray(best) > limit))
 
-    strict = proved(_STRICT_WITNESS, _STRICT_OBJLIM * objlim)
-    if strict[1:].mean() < 1 - _UNDERSAMPLED_FRACTION:
-        return strict
-    return proved(_WITNESS, objlim)
+def _set(bits: NDArray[np.uint16], where: NDArray[np.bool_], bit: MaskBit) -> None:
+    """Set a bit where something is true, in place and without a plane in between."""
+    np.bitwise_or(bits, np.uint16(int(bit)), out=bits, where=where)
+
+
+def _search_trails(
+    frame: Frame, bits: NDArray[np.uint16], sky: CoarseSky, options: dict[str, Any]
+) -> dict[str, int]:
+    """Add TRAIL, in place; return the numbers."""
+    if min(frame.shape) < _TRAIL_SIDE_PX:
+        return _NO_TRAILS
+    level, rms = sky.maps(frame.shape)
+    found, trails = find_trails(frame.sci, level, rms, has_bits(bits, MaskBit.bad()), **options)
+    if trails:
+        _set(bits, found, MaskBit.TRAIL)
+    return {"n_trails": len(trails), "n_trail_px": int(np.count_nonzero(found)) if trails else 0}
+
+
+def _count(bits: NDArray[np.uint16] | None, which: MaskBit | None = None) -> int:
+    if bits is None:
+        return 0
+    return int(np.count_nonzero(bits if which is None else bits & np.uint16(int(which))))
+
+
+def _refuse_all_masked(bits: NDArray[np.uint16], n_bad: int) -> None:
+    if n_bad == bits.size:
+        raise StepFailed("ALL_MASKED", f"mask: none of {bits.size} pixels is good.", n_bad_px=n_bad)
 
 
 def _result(
-    bits: NDArray[np.uint16], found: _Cosmics, cosmics: bool, max_bad_fraction: float
+    bits: NDArray[np.uint16], numbers: dict[str, Any], cosmics: bool, max_bad_fraction: float
 ) -> Result[NDArray[np.uint16]]:
-    from scipy import ndimage
-
-    n_bad = int(has_bits(bits, MaskBit.bad()).sum())
+    n_bad = _count(bits, MaskBit.bad())
     fraction = n_bad / bits.size
-    if n_bad == bits.size:
-        raise StepFailed("ALL_MASKED", f"mask: none of {bits.size} pixels is good.", n_bad_px=n_bad)
+    _refuse_all_masked(bits, n_bad)
     flags: list[tuple[str, str]] = []
     if fraction > max_bad_fraction:
         flags.append(
@@ -290,11 +201,9 @@ def _result(
         bits,
         tuple(flags),
         {
-            "n_cosmic_px": int(found.hits.sum()),
-            "n_cosmics": int(ndimage.label(found.hits, structure=np.ones((3, 3)))[1]),
-            "n_stars_acquitted": found.acquitted,
-            "n_saturated_px": int(has_bits(bits, MaskBit.SATURATED).sum()),
-            "n_bleed_px": int(has_bits(bits, MaskBit.BLEED).sum()),
+            **numbers,
+            "n_saturated_px": _count(bits, MaskBit.SATURATED),
+            "n_bleed_px": _count(bits, MaskBit.BLEED),
             "n_bad_px": n_bad,
             "masked_fraction": fraction,
         },
