@@ -36,7 +36,7 @@ SHOWN = 2
 
 CONFIG = NightConfig(
     seed=20260401, shape=(600, 600), n_bias=5, n_dark=3, n_flat=5, n_light=4, n_stars=260,
-    mag_bright=9.0, trails=(SHOWN,), trail_peak_e=250.0, cosmic_rate_mpx_s=3.0, wcs="offset",
+    mag_bright=7.5, trails=(SHOWN,), trail_peak_e=250.0, cosmic_rate_mpx_s=3.0, wcs="offset",
 )  # fmt: skip
 
 
@@ -131,8 +131,8 @@ def _cut(frame: Frame, centre: tuple[int, int]) -> bytes:
     part = np.s_[y : y + CUT_PX, x : x + CUT_PX]
     twice = [np.concatenate([p[part], p[part]], axis=1) for p in (frame.sci, frame.err)]
     bits = np.concatenate([np.zeros((CUT_PX, CUT_PX), np.uint16), frame.mask[part]], axis=1)
-    planes = [p.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1) for p in (*twice, bits)]
-    return mask_picture(Frame(*planes, fits.Header()), 2 * CUT_PX * ENLARGED).png
+    sci, err, mask = (p.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1) for p in (*twice, bits))
+    return mask_picture(Frame(sci, err, mask, fits.Header()), 2 * CUT_PX * ENLARGED).png
 
 
 if __name__ == "__main__":

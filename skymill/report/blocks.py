@@ -169,9 +169,9 @@ def _facts(
     ratios = sorted(float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
     sums: dict[str, int] = defaultdict(int)
     for outcome in masked:
-        for key, name in _SUMS.items():
+        for key, words in _SUMS.items():
             if key in outcome.numbers:
-                sums[name] += _whole(outcome, key)
+                sums[words] += _whole(outcome, key)
     view = BlockView(
         name, n_masked=len(masked), n_frames=len(ratios), sums=dict(sums), frame_id=best.frame_id
     )
