@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GALLERY = ROOT / "docs" / "gallery"
-SIZE, LEVELS = 300, 40
+SIZE, LEVELS = 320, 40
 #: Side of a cut-out (px), and how often each of its pixels is repeated.
 CUT_PX, ENLARGED = 60, 4
 #: All pictures together stay below this.
@@ -36,7 +36,8 @@ SHOWN = 2
 
 CONFIG = NightConfig(
     seed=20260401, shape=(600, 600), n_bias=5, n_dark=3, n_flat=5, n_light=4, n_stars=260,
-    mag_bright=7.5, trails=(SHOWN,), trail_peak_e=250.0, cosmic_rate_mpx_s=3.0, wcs="offset",
+    mag_bright=8.5, mag_faint=18.5, count_slope=0.15, full_well_e=80_000.0,
+    trails=(SHOWN,), trail_peak_e=250.0, cosmic_rate_mpx_s=3.0, wcs="offset",
 )  # fmt: skip
 
 

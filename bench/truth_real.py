@@ -57,7 +57,8 @@ def _noise_ratio(place: Path, name: str) -> Figure:
         float(o.numbers["err_ratio"])
         for table in sorted((place / "results" / "outcomes" / "background").glob("*.csv"))
         for o in read_outcomes(table)
-        if o.usable and o.numbers.get("err_ratio") is not None
+        # not where faint sources are taken for noise
+        if o.usable and "BKG_POOR" not in o.code and o.numbers.get("err_ratio") is not None
     ]
     low, high = min(ratios), max(ratios)
     return Figure(f"noise_ratio_{name}", float(np.median(ratios)), "1", "", len(ratios),

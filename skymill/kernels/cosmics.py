@@ -181,7 +181,7 @@ def peak_ratios(
     mesh, box : ndarray of float32, int
         Sky at the centres of cells of ``box`` px.
     sigma : float
-        A maximum must be this much above the sky.
+        A maximum must be this much above the sky; and a third of it above the light 3 px away.
     floor : float32
         No maximum is below this value; it saves the exact test of most pixels.
 
@@ -206,9 +206,31 @@ def peak_ratios(
                     c = row[x] - level
                     if c > 0 and c * c > sigma * sigma * variance[y, x]:
                         ratio = _peak_ratio(image, mask, skip, y, x, level)
-                        if ratio >= 0:
+                        noise = np.sqrt(variance[y, x])
+                        if ratio >= 0 and _stands_alone(image, y, x, sigma / 3 * noise):
                             out.append(ratio)
     return np.array(out)
+
+
+@njit(cache=True)
+def _stands_alone(image: Any, y: Any, x: Any, least: Any) -> Any:
+    """Tell whether a maximum is higher than what surrounds it, by ``least`` electron.
+
+    Noise makes maxima on a coma, a galaxy and the ring of a defocused star: they would pass
+    for stars so broad that everything is sharper. Along some direction light like that stays
+    as bright 3 px away on both sides; a neighbour on one side does not count.
+    """
+    ny, nx = image.shape
+    for k in range(4):
+        far = 3 if k < 2 else 2
+        dy, dx = far * np.int64(k > 0), far * np.int64(1 - k if k < 2 else (1 if k == 2 else -1))
+        inside = dy <= y < ny - dy and abs(dx) <= x < nx - abs(dx)
+        if not inside:
+            continue
+        beside = min(image[y - dy, x - dx], image[y + dy, x + dx])
+        if not image[y, x] - beside > least:
+            return False
+    return True
 
 
 @njit(cache=True)

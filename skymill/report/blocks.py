@@ -165,7 +165,9 @@ def _facts(
 ) -> BlockView:
     best = max(masked, key=lambda o: sum(_whole(o, key) for key in _SCORE))
     about = frames.get(best.frame_id)
-    values = [o.numbers.get("err_ratio") for o in measured]
+    # where the background is poor, faint sources are taken for noise: that judges no error
+    sound = [o for o in measured if "BKG_POOR" not in o.code.split(";")]
+    values = [o.numbers.get("err_ratio") for o in sound]
     ratios = sorted(float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
     sums: dict[str, int] = defaultdict(int)
     for outcome in masked:

@@ -37,9 +37,10 @@ def growth(
     """Return by how much each group of pixels is grown, and ellipses that are covered too.
 
     A group of n pixels has the radius ``r = sqrt(n / pi)``, the larger the brighter the
-    source is. It grows by a disk of ``(factor - 1) r + grow_px``; elongated ones are also
-    covered by the ellipse of their second moments times the factor, which reaches beyond
-    their ends.
+    source is. It grows by a disk of ``(factor - 1) r + grow_px``; for elongated ones ``r`` is
+    at most the minor axis of the ellipse of their second moments: a strip along the rim of
+    the frame does not grow by its length. Times the factor that ellipse is covered too, and
+    reaches beyond their ends.
 
     Parameters
     ----------
@@ -60,13 +61,13 @@ def growth(
     """
     radius = np.sqrt(segments.n / np.pi)
     more = np.where(segments.bright > 0, saturated_factor, 1.0)
-    reach = ((factor - 1.0) * radius + grow_px) * more
     # A pixel is a square, not a point: 1/12 px^2 of variance.
     xx, yy, xy = segments.xx + 1 / 12, segments.yy + 1 / 12, segments.xy
     half, difference = 0.5 * (xx + yy), np.hypot(0.5 * (xx - yy), xy)
     a = 2.0 * np.sqrt(half + difference)
     b = 2.0 * np.sqrt(np.maximum(half - difference, 1 / 12))
     long = (b < _ELONGATED * a) & (segments.n > _FILLED * np.pi * a * b)
+    reach = ((factor - 1.0) * np.where(long, np.minimum(radius, b), radius) + grow_px) * more
     turned = 0.5 * np.arctan2(2.0 * xy, xx - yy)
     grown = (factor * a + grow_px, factor * b + grow_px)
     shapes = [_ellipses(segments, grown[0] * more, grown[1] * more, turned, long)]

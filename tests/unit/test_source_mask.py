@@ -156,6 +156,19 @@ def test_elongated_galaxies_and_trails_are_covered(angle):
     assert (source_mask(make_frame(trail)) | (trail < 0.1 * SIGMA)).all()
 
 
+def test_a_glowing_rim_grows_by_its_width_not_by_its_length():
+    """A strip of 24 x 800 px has the area of a disk of 78 px, which would grow by 43 px."""
+    light = np.zeros((800, 800))
+    light[:24] = 300.0
+    frame = make_frame(light)
+    sky = background(make_frame(0 * light)).value
+    rows = source_mask(frame, sky).mean(axis=1)
+    assert rows[:26].min() == 1.0
+    # half a scaled strip and grow_px beyond the filtered edge
+    assert rows[40:].max() < 0.05  # a group of noise is 11 px wide
+    assert source_mask(make_frame(light.T), sky)[:, 40:].mean() < 0.01
+
+
 def test_saturated_sources_grow_further():
     light = moffat((300, 300), 150, 150, 3e6)
     bits = np.where(light > 5e4, np.uint16(MaskBit.SATURATED), np.uint16(0))
