@@ -66,8 +66,11 @@ def growth(
     half, difference = 0.5 * (xx + yy), np.hypot(0.5 * (xx - yy), xy)
     a = 2.0 * np.sqrt(half + difference)
     b = 2.0 * np.sqrt(np.maximum(half - difference, 1 / 12))
-    long = (b < _ELONGATED * a) & (segments.n > _FILLED * np.pi * a * b)
-    reach = ((factor - 1.0) * np.where(long, np.minimum(radius, b), radius) + grow_px) * more
+    elongated = b < _ELONGATED * a
+    long = elongated & (segments.n > _FILLED * np.pi * a * b)
+    # a star that bled is wider than its moments say
+    narrow = long | (elongated & (segments.bright == 0))
+    reach = ((factor - 1.0) * np.where(narrow, np.minimum(radius, b), radius) + grow_px) * more
     turned = 0.5 * np.arctan2(2.0 * xy, xx - yy)
     grown = (factor * a + grow_px, factor * b + grow_px)
     shapes = [_ellipses(segments, grown[0] * more, grown[1] * more, turned, long)]

@@ -120,7 +120,11 @@ def _judge(
     below, above, peak = _edges(_aligned(mean, count, bend, shown, run), mask_sigma)
     start, stop = run[0] * _SEGMENT_PX, min((run[1] + 1) * _SEGMENT_PX, int(line[4]))
     values = strip_values(*planes, line, bend, start, stop, reach)
-    if peak <= 0 or not _is_filled(values) or _is_detector(planes, line, bend, (start, stop)):
+    if (
+        peak <= 0
+        or not _is_filled(values)
+        or _is_detector(planes, line, bend, (start, stop), max(below, above))
+    ):
         return None, broad
     part = _lit(values, (start <= _SEGMENT_PX, stop >= line[4] - _SEGMENT_PX))
     if part is None or part[1] - part[0] < least:
@@ -279,8 +283,14 @@ def _is_filled(values: NDArray[np.float32]) -> bool:
     return True
 
 
-def _is_detector(planes: Planes, line: Array, bend: Array, span: tuple[int, int]) -> bool:
-    """True for the glow of an edge, and for bad columns and rows: edges sharper than any light."""
+def _is_detector(
+    planes: Planes, line: Array, bend: Array, span: tuple[int, int], half_px: float
+) -> bool:
+    """True for the glow of an edge, and for bad columns and rows: edges sharper than any light.
+
+    A band that comes as close to one side of the frame as its own width, all along, is
+    the glow or the vignetting of that side.
+    """
     start, stop = span
     ends = []
     for t in (start, stop):
@@ -290,7 +300,7 @@ def _is_detector(planes: Planes, line: Array, bend: Array, span: tuple[int, int]
     (xa, ya), (xb, yb) = ends
     ny, nx = planes.sci.shape
     for margin in (max(xa, xb), max(ya, yb), nx - 1 - min(xa, xb), ny - 1 - min(ya, yb)):
-        if margin < _EDGE_PX:
+        if margin < max(_EDGE_PX, 1.5 * half_px):
             return True
     dx, dy = abs(xb - xa), abs(yb - ya)
     if min(dx, dy) > _AXIS_RAD * max(dx, dy):

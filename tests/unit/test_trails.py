@@ -259,3 +259,17 @@ def test_painting_only_near_the_band_gives_the_same_as_everywhere(angle):
     mask = np.zeros(shape, bool)
     paint(mask, band, -30.0, 60.0, bend, 3.0, 5.0)
     assert np.array_equal(mask, expected)
+
+
+def test_a_glow_that_reaches_the_edge_along_its_whole_length_is_no_trail():
+    rng = np.random.default_rng(5)
+    ny, nx = 1200, 1200
+    y, x = np.mgrid[:ny, :nx]
+    # a vignetted side, slightly slanted: brightest 25 to 60 px from the edge
+    middle = 1140 + 0.035 * y
+    glow = 1.3 * np.exp(-0.5 * ((x - middle) / 45.0) ** 2) * (y < 900)
+    image = (rng.normal(0, 1, (ny, nx)) + glow).astype(np.float32)
+    flat = np.zeros((ny, nx), np.float32), np.ones((ny, nx), np.float32)
+    mask, trails = find_trails(image, *flat, np.zeros((ny, nx), bool))
+    assert not trails
+    assert not mask.any()
