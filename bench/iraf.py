@@ -23,7 +23,8 @@ def reduce(raw: Path, place: Path) -> Path:
     project(place, raw, instrument="sbig_st7", recipe="iraf")
     (place / "config" / "overrides.yaml").write_text(SBIG_OVERRIDES, encoding="utf-8")
     skymill("ingest", "-d", place)
-    skymill("run", "-d", place, "--cores", 1, "--until", "calibrate")
+    # by name also masters of filters without light frames, which calibrate does not ask for
+    skymill("run", "-d", place, "--cores", 1, "--until", "calibrate", "master_flat")
     return place
 
 

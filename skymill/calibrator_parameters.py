@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from skymill.errors import ConfigError, FrameRejected
 from skymill.frame import Master
 from skymill.linearity import Linearity
-from skymill.sections import parse_area
+from skymill.overscan import METHODS, fit_overscan
+from skymill.sections import parse_area, parse_place
 from skymill.sheet import slug
 
 __all__ = [
@@ -133,6 +135,7 @@ class Parameters:
         if not (isinstance(self.overscan_method, str) or callable(self.overscan_method)):
             kind = type(self.overscan_method).__name__
             raise ParameterError(f"overscan_method is {kind}, expected a name or a callable")
+        _check_overscan(self.overscan_method, self.overscan_options)
         for name, allowed in (
             ("layout", ("planes", "flat")),
             ("compression", ("none", "lossless", "quantised")),
@@ -197,6 +200,22 @@ def method_path(method: Any) -> str:
     return f"skymill.calibrator_parameters:registered.{attribute}"
 
 
+def _check_overscan(method: Any, options: Mapping[str, Any]) -> None:
+    """Refuse a method or an option that `fit_overscan` does not have."""
+    if isinstance(method, str) and ":" not in method and method not in METHODS:
+        raise ParameterError(
+            f"overscan_method is {method!r}, expected {', '.join(METHODS)}, package.module:name, "
+            "a function or an object"
+        )
+    own = ("raw", "amplifier", "method")
+    allowed = [name for name in signature(fit_overscan).parameters if name not in own]
+    for name in options:
+        if name not in allowed:
+            raise ParameterError(
+                f"overscan_options has no {name!r}, expected some of {', '.join(allowed)}"
+            )
+
+
 def _areas(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -209,7 +228,12 @@ def _areas(value: Any) -> tuple[str, ...]:
 
 def _area(name: str, value: Any) -> str:
     try:
-        return parse_area(value, name=name)
+        section = parse_area(value, name=name)
+        if isinstance(value, str):  # against the frame it is checked when there is one
+            _, back_x, back_y = parse_place(section, name=name)
+            if back_x or back_y:
+                raise AreaError(f"{name} is {value!r}; expected x1 <= x2 and y1 <= y2")
+        return section
     except FrameRejected as bad:
         raise AreaError(bad.message) from None
     except (AttributeError, TypeError):

@@ -278,6 +278,10 @@ class CalculatingFrame(PicturedFrame):
     def _new_sky(
         self, srcmask: Any, ivpmask: Any, box_size: int, filter_size: int, **options: Any
     ) -> tuple[Background, NDArray[np.bool_]]:
+        if box_size < 1:
+            raise SkymillError(f"box_size is {box_size}, expected 1 or more pixels")
+        if filter_size < 1 or filter_size % 2 == 0:
+            raise SkymillError(f"filter_size is {filter_size}, expected an odd number of cells")
         shape = self.frame.shape
         sources = measure.as_mask(srcmask, shape, "target_srcmask")
         invalid = measure.as_mask(ivpmask, shape, "target_ivpmask")

@@ -196,6 +196,10 @@ def test_output_names_are_made_of_header_values_and_stay_in_their_folder(calibra
         ({"layout": "round"}, ParameterError, "layout is 'round'"),
         ({"layout": "flat", "compression": "lossless"}, ParameterError, "not compressed"),
         ({"overscan_method": 5}, ParameterError, "overscan_method is int"),
+        ({"overscan_method": "medain"}, ParameterError, "overscan_method is 'medain'"),
+        ({"overscan_options": {"ordr": 2}}, ParameterError, "has no 'ordr'"),
+        ({"image_area": "[64:1,1:64]"}, AreaError, "x1 <= x2"),
+        ({"overscans": ["1:4,1:64"]}, AreaError, "overscans is '1:4,1:64'"),
     ],
 )
 def test_wrong_parameters_are_refused_when_they_are_set(parameters, error, text):

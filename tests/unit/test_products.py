@@ -529,6 +529,12 @@ def test_background_is_measured_without_touching_anything(frame):
     np.testing.assert_array_equal(np.isnan(product.data), given)
 
 
+@pytest.mark.parametrize("sizes", [{"box_size": 0}, {"filter_size": 2}, {"filter_size": 0}])
+def test_cells_that_cannot_be_are_refused_with_a_sentence(frame, sizes):
+    with pytest.raises(SkymillError, match=f"{next(iter(sizes))} is"):
+        frame.calculate_bkg(**sizes)
+
+
 def test_background_knows_how_it_was_made(frame):
     """E20, E39: cards of the map; one level if asked for."""
     product = frame.calculate_bkg(is_2D_bkg=False, box_size=50, filter_size=1)
