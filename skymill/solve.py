@@ -153,8 +153,9 @@ def star_arrays(sources: Table) -> Stars:
     if "flags" in sources.colnames:
         from skymill.steps.sources import SourceFlag
 
-        # Hits and hot pixels make a pattern of their own, which does not move with the sky.
-        no_star = SourceFlag.SHARP | SourceFlag.COSMIC | SourceFlag.CENTRE_MASKED
+        # Hits and hot pixels make a pattern of their own, which does not move with the sky. A
+        # star with a hit in its aperture is a star: what is masked was replaced.
+        no_star = SourceFlag.SHARP | SourceFlag.CENTRE_MASKED | SourceFlag.BAD_CENTRE
         usable &= (np.asarray(sources["flags"], dtype=int) & int(no_star)) == 0
     good = np.flatnonzero(usable)
     order = good[np.argsort(-np.nan_to_num(flux[good], nan=-np.inf), kind="stable")]

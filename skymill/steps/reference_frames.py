@@ -172,7 +172,9 @@ def _n_stars(sources: Table) -> int:
     """Return the number of sources that are not hits or bad pixels."""
     if "flags" not in sources.colnames:
         return len(sources)
-    sharp = np.asarray(sources["flags"], dtype=int) & int(SourceFlag.SHARP | SourceFlag.COSMIC)
+    sharp = np.asarray(sources["flags"], dtype=int) & int(
+        SourceFlag.SHARP | SourceFlag.CENTRE_MASKED | SourceFlag.BAD_CENTRE
+    )
     return int((sharp == 0).sum())
 
 

@@ -66,9 +66,13 @@ class SourceFlag(IntFlag):
 
     @classmethod
     def unusable(cls) -> SourceFlag:
-        """Flags that keep a source out of calibrations."""
+        """Flags that keep a source out of calibrations.
+
+        Not COSMIC: a hit beside the core is masked and its pixels are replaced by opposite
+        ones; what is a hit itself has a masked centre or is sharp.
+        """
         return (
-            cls.EDGE | cls.SATURATED | cls.COSMIC | cls.INCOMPLETE_APERTURE | cls.CENTRE_MASKED
+            cls.EDGE | cls.SATURATED | cls.INCOMPLETE_APERTURE | cls.CENTRE_MASKED
             | cls.BAD_CENTRE | cls.SHARP
         )  # fmt: skip
 

@@ -286,6 +286,9 @@ def test_every_flag_has_a_meaning_and_unusable_is_a_selection():
     assert set(FLAG_MEANINGS) == set(SourceFlag)
     assert SourceFlag.SATURATED in SourceFlag.unusable()
     assert SourceFlag.BLENDED not in SourceFlag.unusable()
+    # a standard star with a hit in its wing is still a standard star
+    assert SourceFlag.COSMIC not in SourceFlag.unusable()
+    assert SourceFlag.CENTRE_MASKED in SourceFlag.unusable()
 
 
 def test_sharp_and_extended_sources_are_told_from_stars():
