@@ -18,22 +18,18 @@ the folder of the project during a run.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from astropy.io import fits
 
 from skymill.errors import ConfigError, ScienceFailure, StepFailed
+from skymill.user_functions import code_of, load_function
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -67,36 +63,12 @@ def load_method(path: str) -> Any:
     ConfigError
         If there is no such module or name, it cannot be imported, or is not callable.
     """
-    where, _, name = path.partition(":")
-    try:
-        found: Any = _module(where)
-        for part in name.split("."):
-            found = getattr(found, part)
-        if inspect.isclass(found):
-            found = found()
-    except Exception as error:  # code of the user raises anything
+    found = load_function(path, "overscan method")
+    if inspect.isclass(found):
         raise ConfigError(
-            f"overscan method {path!r} cannot be loaded: {type(error).__name__}: {error}. "
-            "Expected `package.module:name` of an installed package or of a file in the project "
-            "folder."
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"overscan method {path!r} is {type(found).__name__}, not callable")
+            f"overscan method {path!r} cannot be loaded: the class must be made without arguments"
+        )
     return found
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or name.partition(".")[0] != error.name.partition(".")[0]:
-            raise  # a module that the user's module needs
-        sys.path.append(str(Path.cwd()))
-        try:
-            importlib.invalidate_caches()
-            return importlib.import_module(name)
-        finally:
-            sys.path.pop()
 
 
 def user_level(
@@ -167,7 +139,7 @@ def user_level(
         if (variance < 0).any():
             raise _failed(path, "returned a negative variance")
     shape = np.broadcast_shapes(level.shape, variance.shape)
-    source = (("OVCODE", _fingerprint(path), "SHA-256 of the method's module (begin)"),)
+    source = (("OVCODE", code_of(path), "SHA-256 of the method's module (begin)"),)
     return UserLevel(
         np.broadcast_to(level, shape), np.broadcast_to(variance, shape), source + cards
     )
@@ -257,11 +229,3 @@ def _documented(method: Any) -> tuple[tuple[str, Any, str], ...]:
     header = fits.Header()
     document(header)
     return tuple((card.keyword, card.value, card.comment) for card in header.cards)
-
-
-def _fingerprint(path: str) -> str:
-    """Begin of the SHA-256 of the source of the method's module; empty if it has none."""
-    source = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
-    if source is None or not Path(source).is_file():
-        return ""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]

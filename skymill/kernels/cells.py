@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from skymill.kernels.mesh import Spline, mesh_spline, spline_row
+from skymill.kernels.order_statistics import select_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,33 +128,6 @@ def cell_statistics(
             tuple(sums),
         )
     )
-
-
-@njit(cache=True)
-def _select(a: Any, low: Any, high: Any, k: Any) -> Any:
-    """Return the k-th smallest value, which lies between the places low and high.
-
-    The values between these places are put in partial order.
-    """
-    while low < high:
-        pivot = a[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while a[i] < pivot:
-                i += 1
-            while a[j] > pivot:
-                j -= 1
-            if i <= j:
-                a[i], a[j] = a[j], a[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    return a[k]
 
 
 @njit(cache=True)
@@ -276,9 +250,9 @@ def _cells(
             centre, sigma = start[0, j, i], start[1, j, i]
             if not started or sigma <= 0.0:
                 m = _sample(cell, n, -np.inf, np.inf, sample)
-                centre = _select(sample, 0, m - 1, m // 2)
-                lower = _select(sample, 0, m // 2, m // 4)
-                sigma = (_select(sample, m // 2, m - 1, (3 * m) // 4) - lower) / 1.349
+                centre = select_between(sample, 0, m - 1, m // 2)
+                lower = select_between(sample, 0, m // 2, m // 4)
+                sigma = (select_between(sample, m // 2, m - 1, (3 * m) // 4) - lower) / 1.349
             kept[j, i], low, high = _clip(cell, n, centre, sigma, clip, tail, out[:, j, i])
             if kept[j, i] == 0:
                 continue
@@ -287,7 +261,7 @@ def _cells(
             if not started:
                 m = _sample(cell, n, low, high, sample)
                 if m > 0:
-                    out[1, j, i] = _select(sample, 0, m - 1, m // 2)
+                    out[1, j, i] = select_between(sample, 0, m - 1, m // 2)
     return out[0], out[1], out[2], out[3], kept
 
 

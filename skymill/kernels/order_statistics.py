@@ -6,13 +6,15 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["box_median", "median_of_9", "select"]
+__all__ = ["box_median", "median_of_9", "select", "select_between"]
 
 
 @njit(cache=True)
-def select(values: Any, n: Any, k: Any) -> Any:
-    """Return the k-th smallest of the first n values (Hoare's selection, in place)."""
-    left, right = 0, n - 1
+def select_between(values: Any, left: Any, right: Any, k: Any) -> Any:
+    """Return the k-th smallest value, which lies between the places left and right.
+
+    Hoare's selection: the values between these places are put in partial order.
+    """
     while left < right:
         pivot = values[(left + right) >> 1]
         i, j = left, right
@@ -32,6 +34,12 @@ def select(values: Any, n: Any, k: Any) -> Any:
         else:
             break
     return values[k]
+
+
+@njit(cache=True)
+def select(values: Any, n: Any, k: Any) -> Any:
+    """Return the k-th smallest of the first n values; they are put in partial order."""
+    return select_between(values, 0, n - 1, k)
 
 
 @njit(cache=True)
