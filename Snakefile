@@ -23,6 +23,7 @@ include: "workflow/rules/masters.smk"
 include: "workflow/rules/frames.smk"
 include: "workflow/rules/stacks.smk"
 include: "workflow/rules/photometry.smk"
+include: "workflow/rules/movers.smk"
 include: "workflow/rules/report.smk"
 
 

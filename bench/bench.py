@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from bench import background, cosmics, ingest_rescan, masters
+from bench import background, cosmics, ingest_rescan, masters, stacks
 from bench.runs import BUILD, Figure, project, publish, skymill
 from skymill.simulate import NightConfig, simulate_night
 
@@ -100,6 +100,7 @@ def main() -> None:
     figures += masters.calibration(BUILD / "bench" / "calibrate")
     figures += [*cosmics.speed_figures(), *cosmics.mask_figures(), *background.figures()]
     figures += ingest_rescan.figures(BUILD / "bench" / "rescan")
+    figures += stacks.figures(BUILD / "bench" / "stacks")
     figures += chain(BUILD / "bench" / "chain", arguments.frames)
     publish(figures, BUILD / "bench.json")
 

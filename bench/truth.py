@@ -10,11 +10,13 @@ import argparse
 from bench import (
     fuzz,
     hazards,
+    truth_curves,
     truth_detector,
     truth_masks,
     truth_night,
     truth_real,
     truth_run,
+    truth_stack,
 )
 from bench.runs import BUILD, publish
 
@@ -26,8 +28,10 @@ def main() -> None:
     parser.add_argument("--fuzz", type=int, default=20_000, help="spoilt files to try")
     arguments = parser.parse_args()
     figures = truth_detector.figures()
+    figures += truth_curves.figures()
     figures += truth_night.figures(BUILD / "truth" / "night")
     figures += truth_run.figures(BUILD / "truth" / "run")
+    figures += truth_stack.figures()
     figures += hazards.figures()
     figures += fuzz.figures(BUILD / "truth" / "fuzz", arguments.fuzz)
     if not arguments.no_real:

@@ -18,5 +18,6 @@ with job_log(snakemake.log[0]):
         table=snakemake.output.table,
         outcomes=snakemake.output.outcomes,
         settings=snakemake.params.settings,
+        detection=snakemake.params.detection,
         code=snakemake.params.code,
     )

@@ -17,4 +17,5 @@ with job_log(snakemake.log[0]):
         outcomes=snakemake.output.outcomes,
         settings=snakemake.params.settings,
         code=snakemake.params.code,
+        listed=snakemake.input.get("listed"),
     )

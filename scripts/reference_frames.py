@@ -11,8 +11,10 @@ with job_log(snakemake.log[0]):
         upstream=snakemake.input.upstream,
         catalog=snakemake.input.catalog,
         table=snakemake.output.table,
+        catalog_table=snakemake.output.catalog,
         outcomes=snakemake.output.outcomes,
         settings=snakemake.params.settings,
         astrometry_settings=snakemake.params.astrometry,
+        reference_settings=snakemake.params.reference,
         code=snakemake.params.code,
     )

@@ -6,7 +6,17 @@ The package holds the work of each rule of the Snakemake workflow. Start with
 
 __version__ = "0.1.0"
 
-__all__ = ["Calibrator", "__version__", "circle_mask", "invalid_mask", "make_mask", "open"]
+__all__ = [
+    "Calibrator",
+    "__version__",
+    "circle_mask",
+    "invalid_mask",
+    "make_mask",
+    "open",
+    "open_lightcurves",
+    "reproject_lanczos",
+    "reproject_swarp",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -23,4 +33,12 @@ def __getattr__(name: str) -> object:
         from skymill import masks
 
         return getattr(masks, name)
+    if name == "open_lightcurves":
+        from skymill.curves.collection import open_lightcurves
+
+        return open_lightcurves
+    if name in ("reproject_lanczos", "reproject_swarp"):
+        from skymill import reprojection
+
+        return getattr(reprojection, name)
     raise AttributeError(f"module 'skymill' has no attribute {name!r}")

@@ -7,14 +7,16 @@ or named in a column map. Bands that are not listed are derived from colours
 
 from __future__ import annotations
 
-import re
-import warnings
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymill.catalog_bands import photometry
+from skymill.catalog_columns import epochs, find_column, names, positions, proper_motions
+from skymill.catalog_tables import Region, open_table
 from skymill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,36 +27,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["RefCatalog", "read_catalog"]
+__all__ = ["RefCatalog", "Region", "as_table", "from_table", "join", "read_catalog"]
 
-#: Photometric bands that are recognised by name. Case counts: r is not R.
-BANDS = (
-    *("U", "B", "V", "R", "I", "Rc", "Ic", "u", "g", "r", "i", "z", "y", "w"),
-    *("up", "gp", "rp", "ip", "zp", "Y", "Z", "J", "H", "K", "Ks"),
-    *("G", "BP", "RP", "BT", "VT", "W1", "W2", "W3", "W4", "L", "Lum", "Clear"),
-)
-
-_ALIASES = {"phot_g_mean": "G", "phot_bp_mean": "BP", "phot_rp_mean": "RP", "Gmag": "G"}
-_RA = ("ra", "raj2000", "ra_icrs", "ra_deg", "_raj2000", "alpha_j2000", "ramean", "raicrs")
-_DEC = (
-    *("dec", "de", "dej2000", "decj2000", "de_icrs", "dec_icrs", "dec_deg", "_dej2000"),
-    *("delta_j2000", "decmean", "deicrs", "dedeg"),
-)
-_NAME = ("name", "star", "id", "source_id", "designation", "identifier", "object", "source")
-_PMRA = ("pmra", "pm_ra", "pmra_cosdec")
-_PMDEC = ("pmdec", "pm_dec", "pmde")
-_EPOCH = ("ref_epoch", "epoch")
-
-#: Magnitudes outside are blanks written as numbers (99.999, -999).
-_MAG_RANGE = (-30.0, 50.0)
-
-_READERS = {
-    **dict.fromkeys((".csv",), "ascii.csv"),
-    **dict.fromkeys((".ecsv",), "ascii.ecsv"),
-    **dict.fromkeys((".fits", ".fit", ".fts"), "fits"),
-    **dict.fromkeys((".parquet", ".pq"), "parquet"),
-    **dict.fromkeys((".vot", ".votable", ".xml"), "votable"),
-}
+#: Stars closer than this are one that was listed twice (degree; 4 mas).
+_SAME_DEG = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +54,8 @@ class RefCatalog:
         Year of the positions.
     derived : dict of str
         How a band was made, for those that are not columns of the file.
+    n_rows, n_duplicates : int
+        Rows of the file, and how many of those that were read stood there twice.
     """
 
     label: str
@@ -90,6 +68,8 @@ class RefCatalog:
     pmdec: Floats | None = None
     epoch: float = 2000.0
     derived: Mapping[str, str] = field(default_factory=dict)
+    n_rows: int = 0
+    n_duplicates: int = 0
 
     def __len__(self) -> int:
         return len(self.ra)
@@ -166,23 +146,27 @@ class RefCatalog:
         """
         if self.pmra is None or self.pmdec is None:
             return self
-        step = np.radians((year - self.epoch) / 3.6e6)
-        lon, lat = np.radians(self.ra), np.radians(self.dec)
-        zero = np.zeros_like(lon)
-        east = np.stack([-np.sin(lon), np.cos(lon), zero], axis=1)
-        north = np.stack(
-            [-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)], axis=1
-        )
-        moved = _unit(self.ra, self.dec) + step * (
-            np.nan_to_num(self.pmra)[:, None] * east + np.nan_to_num(self.pmdec)[:, None] * north
-        )
-        moved /= np.sqrt((moved**2).sum(axis=1))[:, None]
-        return replace(
-            self,
-            ra=np.degrees(np.arctan2(moved[:, 1], moved[:, 0])) % 360,
-            dec=np.degrees(np.arcsin(np.clip(moved[:, 2], -1, 1))),
-            epoch=year,
-        )
+        ra, dec = _moved(self.ra, self.dec, self.pmra, self.pmdec, year - self.epoch)
+        return replace(self, ra=ra, dec=dec, epoch=year)
+
+
+def _moved(
+    ra: Floats, dec: Floats, pmra: Floats, pmdec: Floats, years: Floats | float
+) -> tuple[Floats, Floats]:
+    """Move stars along the great circles of their proper motions (mas/yr); NaN counts as 0."""
+    step = np.radians(np.broadcast_to(years, ra.shape) / 3.6e6)[:, None]
+    lon, lat = np.radians(ra), np.radians(dec)
+    zero = np.zeros_like(lon)
+    east = np.stack([-np.sin(lon), np.cos(lon), zero], axis=1)
+    north = np.stack([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)], axis=1)
+    moved = _unit(ra, dec) + step * (
+        np.nan_to_num(pmra)[:, None] * east + np.nan_to_num(pmdec)[:, None] * north
+    )
+    moved /= np.sqrt((moved**2).sum(axis=1))[:, None]
+    return (
+        np.degrees(np.arctan2(moved[:, 1], moved[:, 0])) % 360,
+        np.degrees(np.arcsin(np.clip(moved[:, 2], -1, 1))),
+    )
 
 
 def _unit(ra: Floats, dec: Floats) -> Floats:
@@ -194,6 +178,7 @@ def read_catalog(
     path: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    region: Region | None = None,
 ) -> RefCatalog:
     """Read a reference catalogue.
 
@@ -202,246 +187,204 @@ def read_catalog(
     path : str or Path
         CSV, ECSV, FITS, VOTable or Parquet file, by its suffix.
     columns : mapping, optional
-        Column by meaning, where the names are not recognised: ``ra``, ``dec``,
-        ``name``, ``pmra``, ``pmdec``, ``epoch``, a band (``V``) or its error (``e_V``).
+        Column by meaning, where the names are not recognised: ``ra`` or ``ra_hours``,
+        ``dec``, ``name``, ``pmra`` (with cos(dec)) or ``pmra_coordinate`` (without),
+        ``pmdec``, ``epoch``, a band (``V``) or its error (``e_V``).
+    region : Region, optional
+        Only its stars; the file may be larger than the memory (Parquet, FITS).
 
     Returns
     -------
     RefCatalog
+        Stars with a position, each once, at one epoch.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or positions are not found in it.
+        If the file cannot be read, is empty, or positions are not found in it.
     """
-    table = _open(Path(path))
+    path = Path(path)
+    chosen = dict(columns or {})
+    stored = _stored(path)
+    if stored is not None:
+        return stored if region is None else stored.near(region.ra, region.dec, region.radius_deg)
+    table, total = open_table(path, chosen, region)
+    found = from_table(table, path.name, chosen)
+    if not total:
+        raise ConfigError(f"catalogue {path.name}: the table has no row")
+    if not len(found) and len(table):
+        raise ConfigError(f"catalogue {path.name}: no row has a position that can be read")
+    found = replace(found, n_rows=total)
+    return found if region is None else found.near(region.ra, region.dec, region.radius_deg)
+
+
+def from_table(
+    table: Table, label: str, columns: Mapping[str, str] | None = None, epoch: float = 2000.0
+) -> RefCatalog:
+    """Return a table as a catalogue; see `read_catalog`.
+
+    Parameters
+    ----------
+    table : Table
+        Rows with positions.
+    label : str
+        Name of the catalogue.
+    columns : mapping, optional
+        Column by meaning.
+    epoch : float
+        Year of positions that come without one.
+
+    Raises
+    ------
+    ConfigError
+        If positions are not found, or columns of the map do not exist.
+    """
     chosen = dict(columns or {})
     missing = [value for value in chosen.values() if value not in table.colnames]
     if missing:
         raise ConfigError(
-            f"catalogue {Path(path).name}: no column {missing[0]!r} (it has {_listed(table)})"
+            f"catalogue {label}: no column {missing[0]!r} (it has {', '.join(table.colnames[:30])})"
         )
-    ra = _angle(table, _column(table, chosen, "ra", _RA, path), hours=True)
-    dec = _angle(table, _column(table, chosen, "dec", _DEC, path), hours=False)
+    ra, dec = positions(table, chosen, label)
     good = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
-    mags, errs, derived = _photometry(table, chosen)
-    epoch_column = chosen.get("epoch") or _first(table, _EPOCH)
-    motions = [
-        _numbers(table, column) if column else None
-        for column in (
-            chosen.get("pmra") or _first(table, _PMRA),
-            chosen.get("pmdec") or _first(table, _PMDEC),
-        )
-    ]
-    epochs = _numbers(table, epoch_column) if epoch_column else np.zeros(0)
-    epochs = epochs[np.isfinite(epochs)]
-    name_column = chosen.get("name") or _first(table, _NAME)
-    names = (
-        np.array([str(v).strip() for v in table[name_column]], dtype=str)
-        if name_column
-        else np.array([f"{a:.5f}{d:+.5f}" for a, d in zip(ra, dec, strict=True)], dtype=str)
+    motion = proper_motions(table, chosen, dec, label)
+    years = epochs(table, chosen, label)
+    if years is not None and np.isfinite(years).any():
+        epoch = float(np.median(years[np.isfinite(years)]))
+        if motion is not None:  # stars of different epochs are brought to that of most
+            span = np.where(np.isfinite(years) & good, epoch - years, 0.0)
+            moved = _moved(np.nan_to_num(ra), np.nan_to_num(dec), *motion, span)
+            ra, dec = (
+                np.where(span != 0, new, old) for new, old in zip(moved, (ra, dec), strict=True)
+            )
+    mags, errs, derived = photometry(table, chosen)
+    column = find_column(table.colnames, chosen, "name")
+    title = (
+        names(table, column)
+        if column
+        else np.array([f"{a:.5f}{d:+.5f}" for a, d in zip(ra, dec, strict=True)], dtype=np.str_)
     )
     whole = RefCatalog(
-        Path(path).name,
-        ra % 360,
+        label,
+        ra,
         dec,
-        names if len(names) else np.zeros(0, "U1"),
+        title if len(title) else np.zeros(0, "U1"),
         mags,
         errs,
-        pmra=motions[0],
-        pmdec=motions[1],
-        epoch=float(np.median(epochs)) if len(epochs) else 2000.0,
+        pmra=None if motion is None else motion[0],
+        pmdec=None if motion is None else motion[1],
+        epoch=epoch,
         derived=derived,
+        n_rows=len(table),
     )
-    return whole.take(np.flatnonzero(good))
+    return _once(whole.take(np.flatnonzero(good)))
 
 
-def _open(path: Path) -> Table:
-    from astropy.table import Table
+def _once(catalog: RefCatalog) -> RefCatalog:
+    """Leave out rows that repeat the position of another; the one with more bands stays.
 
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(
-            f"catalogue {path.name}: the suffix tells no format, use one of "
-            f"{', '.join(sorted(_READERS))}"
-        )
-    options: dict[str, Any] = {"comment": "#"} if reader == "ascii.csv" else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Table.read(path, format=reader, **options)
-    except FileNotFoundError:
-        raise ConfigError(f"catalogue {path.name}: there is no such file") from None
-    # Every reader has its own exceptions for damaged files.
-    except Exception as error:
-        raise ConfigError(
-            f"catalogue {path.name}: cannot be read as {reader}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _listed(table: Table) -> str:
-    return ", ".join(table.colnames[:30])
-
-
-def _first(table: Table, names: tuple[str, ...]) -> str | None:
-    lower = {column.lower(): column for column in reversed(table.colnames)}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _column(
-    table: Table, chosen: Mapping[str, str], meaning: str, names: tuple[str, ...], path: Any
-) -> str:
-    found = chosen.get(meaning) or _first(table, names)
-    if found is None:
-        raise ConfigError(
-            f"catalogue {Path(path).name}: no column for {meaning} among {_listed(table)}; "
-            f"rename the one that holds it to {meaning}"
-        )
-    return found
-
-
-def _numbers(table: Table, column: str) -> Floats:
-    """Return a column as float64 with NaN for blanks."""
-    values = table[column]
-    if values.dtype.kind in "iufb":
-        return np.asarray(np.ma.filled(np.ma.asarray(values, dtype=float), np.nan), dtype=float)
-    out = np.full(len(values), np.nan)
-    for i, text in enumerate(values):
-        try:
-            out[i] = float(text)
-        except (TypeError, ValueError):
-            continue
-    return out
-
-
-def _angle(table: Table, column: str, *, hours: bool) -> Floats:
-    """Return an angle in degree: numbers in their unit, text in sexagesimal notation.
-
-    Sexagesimal right ascensions are hours. Plain numbers are degrees unless the column
-    has another unit.
+    Doubles that are wider than the rounding of a catalogue are stars of their own.
     """
-    values = table[column]
-    unit = str(values.unit or "").strip().lower()
-    if values.dtype.kind in "iuf":
-        factor = 15.0 if unit in ("h", "hr", "hour", "hourangle") else 1.0
-        factor = np.degrees(1.0) if unit == "rad" else factor
-        return _numbers(table, column) * factor
-    out = np.full(len(values), np.nan)
-    for i, text in enumerate(values):
-        out[i] = _sexagesimal(str(text), hours=hours)
-    return out
+    key = np.stack([np.round(v / _SAME_DEG).astype(np.int64) for v in (catalog.ra, catalog.dec)])
+    bands = sum((np.isfinite(v).astype(int) for v in catalog.mags.values()), 0)
+    rank = np.broadcast_to(-np.asarray(bands), catalog.ra.shape)
+    order = np.lexsort((np.arange(len(catalog)), rank, key[1], key[0]))
+    sorted_key = key[:, order]
+    first = np.ones(len(catalog), bool)
+    first[1:] = (sorted_key[:, 1:] != sorted_key[:, :-1]).any(axis=0)
+    kept = np.sort(order[first])
+    return replace(catalog.take(kept), n_duplicates=int(len(catalog) - len(kept)))
 
 
-def _sexagesimal(text: str, *, hours: bool) -> float:
-    """Return degrees for ``12:34:56.7``, ``12 34 56.7``, ``12h34m56.7s`` or ``188.73``."""
-    words = [word for word in re.split(r"[:\shdms'\"°]+", text.strip().lower()) if word]
-    try:
-        parts = [float(word) for word in words]
-    except ValueError:
-        return float("nan")
-    if not parts or len(parts) > 3 or any(part < 0 for part in parts[1:]):
-        return float("nan")
-    value = sum(abs(part) / 60**i for i, part in enumerate(parts))
-    value *= 15.0 if hours and len(parts) > 1 else 1.0
-    return -value if words[0].startswith("-") else value
+def join(catalogs: list[RefCatalog]) -> RefCatalog:
+    """Return the stars of several parts of one catalogue, each once.
 
-
-_BAND = "|".join(sorted(BANDS, key=len, reverse=True))
-_FORMS = (
-    rf"(?P<band>{_BAND})",
-    rf"(?P<band>{_BAND})_?mag",
-    rf"mag_?(?P<band>{_BAND})",
-    rf"(?P<band>{_BAND})(?:Mean)?PSFMag",
-)
-_ERROR_FORMS = (
-    rf"(?:e|err|sigma|d)_?(?P<band>{_BAND})(?:_?mag)?",
-    rf"(?P<band>{_BAND})_?(?:mag)?_?(?:err|error|e|sigma|unc)",
-    rf"(?:magerr|e_?mag)_?(?P<band>{_BAND})",
-    rf"(?P<band>{_BAND})(?:Mean)?PSFMagErr",
-)
-
-
-def _band_of(column: str, forms: tuple[str, ...]) -> str | None:
-    for alias, band in _ALIASES.items():
-        wanted = f"{alias}_mag" if forms is _FORMS else f"{alias}_mag_error"
-        if column in (wanted, alias if forms is _FORMS else f"e_{alias}"):
-            return band
-    for form in forms:
-        found = re.fullmatch(form, column)
-        if found:
-            return found["band"]
-    return None
-
-
-def _photometry(
-    table: Table, chosen: Mapping[str, str]
-) -> tuple[dict[str, Floats], dict[str, Floats], dict[str, str]]:
-    """Collect magnitudes, and derive the bands that colours give."""
-    mags: dict[str, Floats] = {}
-    errs: dict[str, Floats] = {}
-    for column in table.colnames:
-        band = _band_of(column, _FORMS)
-        if band and band not in mags:
-            mags[band] = _magnitudes(table, column)
-    for column in table.colnames:
-        band = _band_of(column, _ERROR_FORMS)
-        if band and band not in errs:
-            errs[band] = _numbers(table, column)
-    taken = {"ra", "dec", "name", "pmra", "pmdec", "epoch"}
-    for meaning, column in chosen.items():
-        if meaning.startswith("e_"):
-            errs[meaning[2:]] = _numbers(table, column)
-        elif meaning not in taken:
-            mags[meaning] = _magnitudes(table, column)
-    for band, values in mags.items():
-        errs[band] = _error(values, errs.get(band))
-    errs = {band: errs[band] for band in mags}
-    return mags, errs, _derive(table, mags, errs)
-
-
-def _magnitudes(table: Table, column: str) -> Floats:
-    values = _numbers(table, column)
-    values[~((values > _MAG_RANGE[0]) & (values < _MAG_RANGE[1]))] = np.nan
-    return values
-
-
-def _error(values: Floats, errors: Floats | None) -> Floats:
-    """Return errors; NaN where none, zero or a negative one is given."""
-    if errors is None:
-        return np.full(len(values), np.nan)
-    return np.where(np.isfinite(values) & (errors > 0), errors, np.nan)
-
-
-def _derive(table: Table, mags: dict[str, Floats], errs: dict[str, Floats]) -> dict[str, str]:
-    """Derive bands from colours, star by star, by the shortest chain of colours.
-
-    The errors of the band and the colours are added in quadrature, as for catalogues
-    that measure colours (Landolt).
+    Parameters
+    ----------
+    catalogs : list of RefCatalog
+        Parts with the same bands and the same epoch, at least one.
     """
-    colours = []
-    for column in table.colnames:
-        found = re.fullmatch(rf"(?P<one>{_BAND})-(?P<two>{_BAND})", column)
-        if found:
-            values = _magnitudes(table, column)
-            names = (f"e_{column}", f"{column}_err", f"e({column})", f"err_{column}")
-            error = next((_numbers(table, name) for name in names if name in table.colnames), None)
-            colours.append((found["one"], found["two"], values, _error(values, error)))
-    measured = set(mags)
-    derived: dict[str, str] = {}
-    for _ in range(len(colours)):
-        known = {band: (mags[band].copy(), errs[band].copy()) for band in mags}
-        for one, two, colour, error in colours:
-            for start, end, sign in ((one, two, -1.0), (two, one, 1.0)):
-                if start not in known or end in measured:
-                    continue
-                value = known[start][0] + sign * colour
-                sigma = np.hypot(known[start][1], error)
-                old = mags.setdefault(end, np.full(len(value), np.nan))
-                errs.setdefault(end, np.full(len(value), np.nan))
-                fill = ~np.isfinite(old) & np.isfinite(value)
-                mags[end] = np.where(fill, value, old)
-                errs[end] = np.where(fill, sigma, errs[end])
-                mark = "-" if sign < 0 else "+"
-                if fill.any():
-                    derived.setdefault(end, f"{start} {mark} ({one}-{two})")
-    return derived
+    first = catalogs[0]
+
+    def all_of(values: list[Any]) -> Any:
+        return None if any(v is None for v in values) else np.concatenate(values)
+
+    whole = replace(
+        first,
+        ra=all_of([c.ra for c in catalogs]),
+        dec=all_of([c.dec for c in catalogs]),
+        name=all_of([c.name for c in catalogs]),
+        mags={band: all_of([c.mags[band] for c in catalogs]) for band in first.mags},
+        errs={band: all_of([c.errs[band] for c in catalogs]) for band in first.errs},
+        pmra=all_of([c.pmra for c in catalogs]),
+        pmdec=all_of([c.pmdec for c in catalogs]),
+    )
+    return _once(whole)
+
+
+#: Key of the facts of a table that holds a catalogue as skymill writes it.
+_MARK = "reference_catalog"
+
+
+def as_table(catalog: RefCatalog) -> Table:
+    """Return a catalogue as a table, for `skymill.io.write_table`; `read_catalog` reads it.
+
+    Columns are ra, dec (degree), name, pmra, pmdec (mas/yr) and, by band, ``mag_V`` and
+    ``err_V`` (mag), NaN where unknown; the facts hold label, epoch and derived bands.
+    """
+    from astropy.table import Column, Table
+
+    table = Table()
+    table["ra"] = Column(catalog.ra, unit="deg", description="right ascension")
+    table["dec"] = Column(catalog.dec, unit="deg", description="declination")
+    table["name"] = Column(catalog.name, description="name of the star", dtype=str)
+    for name, values in (("pmra", catalog.pmra), ("pmdec", catalog.pmdec)):
+        if values is not None:
+            text = "proper motion along the great circle"
+            table[name] = Column(values, unit="mas / yr", description=text)
+    for band in catalog.mags:
+        table[f"mag_{band}"] = Column(catalog.mags[band], unit="mag", description=f"{band}")
+        text = f"error of {band}, NaN where not given"
+        table[f"err_{band}"] = Column(catalog.errs[band], unit="mag", description=text)
+    table.meta[_MARK] = {
+        "label": catalog.label,
+        "epoch": catalog.epoch,
+        "bands": list(catalog.mags),
+        "derived": dict(catalog.derived),
+        "n_rows": catalog.n_rows,
+        "n_duplicates": catalog.n_duplicates,
+    }
+    return table
+
+
+def _stored(path: Path) -> RefCatalog | None:
+    """Return a catalogue that skymill wrote; None if the file is another one."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from skymill import io
+
+    try:
+        facts = json.loads((pq.read_schema(path).metadata or {}).get(b"skymill", b"{}"))
+    except pa.ArrowInvalid:
+        return None  # the reader of the format says what is wrong
+    about = facts.get(_MARK)
+    if about is None:
+        return None
+    table = io.read_table(path)
+    return RefCatalog(
+        about["label"],
+        np.asarray(table["ra"], dtype=float),
+        np.asarray(table["dec"], dtype=float),
+        np.asarray(table["name"], dtype=np.str_),
+        {band: np.asarray(table[f"mag_{band}"], dtype=float) for band in about["bands"]},
+        {band: np.asarray(table[f"err_{band}"], dtype=float) for band in about["bands"]},
+        pmra=np.asarray(table["pmra"], dtype=float) if "pmra" in table.colnames else None,
+        pmdec=np.asarray(table["pmdec"], dtype=float) if "pmdec" in table.colnames else None,
+        epoch=float(about["epoch"]),
+        derived=about["derived"],
+        n_rows=int(about["n_rows"]),
+        n_duplicates=int(about["n_duplicates"]),
+    )

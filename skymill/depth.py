@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from skymill.frame import Background, Frame
 
-__all__ = ["Depth", "EmptyApertures", "empty_apertures", "measure_depth", "seed_of"]
+__all__ = [
+    "Depth",
+    "EmptyApertures",
+    "empty_apertures",
+    "empty_positions",
+    "measure_depth",
+    "seed_of",
+]
 
 #: Fewer apertures do not tell a scatter.
 _FEWEST = 20
@@ -169,8 +176,9 @@ def empty_apertures(
     -------
     EmptyApertures
     """
-    blocked = has_bits(frame.mask, MaskBit(0xFFFF)) | ~np.isfinite(frame.sci)
-    x, y = _positions(blocked, sources, source_radius, radius_px, number, seed)
+    x, y = empty_positions(
+        frame, sources, source_radius, radius_px=radius_px, number=number, seed=seed
+    )
     if len(x) < _FEWEST:
         nan = float("nan")
         return EmptyApertures(nan, nan, nan, len(x))
@@ -185,6 +193,23 @@ def empty_apertures(
         float(np.median(error[np.isfinite(error)])),
         int(good.sum()),
     )
+
+
+def empty_positions(
+    frame: Frame,
+    sources: NDArray[np.float64],
+    source_radius: NDArray[np.float64],
+    *,
+    radius_px: float,
+    number: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return random positions (x, y) with nothing within a radius of them.
+
+    Parameters are those of `empty_apertures`.
+    """
+    blocked = has_bits(frame.mask, MaskBit(0xFFFF)) | ~np.isfinite(frame.sci)
+    return _positions(blocked, sources, source_radius, radius_px, number, seed)
 
 
 def _positions(

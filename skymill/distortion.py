@@ -9,7 +9,8 @@ import numpy as np
 
 from skymill.affine import Affine
 from skymill.patterns import mutual_pairs
-from skymill.wcsmath import Distortion, monomials
+from skymill.solution_errors import holdout_residuals
+from skymill.wcsmath import Distortion, kind_of, monomials
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -28,6 +29,7 @@ _SIP_STARS_PER_TERM = 4
 
 #: A distortion must lower the scatter by this fraction to be worth its terms.
 _SIP_GAIN = 0.05
+_ROUNDS = 8
 
 
 def with_distortion(
@@ -53,7 +55,7 @@ def with_distortion(
     match : Match
         Their match.
     wcs : astropy.wcs.WCS
-        The coordinates that the match corrects; only TAN takes a polynomial.
+        The coordinates that the match corrects; TAN, TAN-SIP and TPV take a polynomial.
     shape : tuple of int
         Shape (ny, nx) of the frame.
     tolerance_px : float
@@ -68,33 +70,87 @@ def with_distortion(
         or None.
     """
     best: tuple[Match, Affine, Distortion | None] = (match, match.transform, None)
-    kind = str(wcs.wcs.ctype[0]).removesuffix("-SIP")
-    if not kind.endswith("-TAN") or match.kind != "affine":
+    if kind_of(wcs) not in ("tan", "sip", "tpv") or match.kind != "affine":
         return best
     for order in range(2, max_order + 1):
-        n_terms = (order + 1) * (order + 2) // 2
-        current = best[0]
-        for _ in range(3):
-            if len(current.source) < max(_SIP_STARS, _SIP_STARS_PER_TERM * n_terms):
-                return best
-            s, r = xy[current.source], expected[current.reference]
-            sigma = np.hypot(xy_err[current.source], err[current.reference])
-            step, distortion, _ = _fit_distortion(s, r, sigma, match.transform, order, shape)
-            i, j = mutual_pairs(step(distortion(xy)), expected, tolerance_px)
-            apart = np.sqrt(((expected[j] - step(distortion(xy[i]))) ** 2).sum(axis=1))
-            apart /= np.hypot(xy_err[i], err[j])
-            keep = apart <= 4 * max(float(np.median(apart)) / 1.1774, 1e-3)
-            current = replace(current, source=i[keep], reference=j[keep])
+        found = _of_order(
+            xy, xy_err, expected, err, best, match.transform, order, shape, tolerance_px
+        )
+        if found is None:
+            return best
+        current, step, distortion = found
         s, r = xy[current.source], expected[current.reference]
         sigma = np.hypot(xy_err[current.source], err[current.reference])
-        step, distortion, residual = _fit_distortion(s, r, sigma, match.transform, order, shape)
-        old = _residual(best, s, r)
-        if not _worth(old, residual, sigma, 2 * (order + 1), 2 * n_terms):
+        old, new = _residual(best, s, r), current.residual
+        known = 6 if best[2] is None else (best[2].order + 1) * (best[2].order + 2)
+        total = (order + 1) * (order + 2)
+        if not _worth(old, new, sigma, total - known, total):
             continue
-        before, after = (np.sqrt((v**2).sum(axis=1).mean()) for v in (old, residual))
-        if after <= (1 - _SIP_GAIN) * before:
-            best = (replace(current, residual=residual), step, distortion)
+        before, after = (np.sqrt((v**2).sum(axis=1).mean()) for v in (old, new))
+        if after <= (1 - _SIP_GAIN) * before and _predicts(best, s, r, sigma, order, shape):
+            best = (current, step, distortion)
     return best
+
+
+def _of_order(
+    xy: Points,
+    xy_err: Floats,
+    expected: Points,
+    err: Floats,
+    best: tuple[Match, Affine, Distortion | None],
+    start: Affine,
+    order: int,
+    shape: tuple[int, int],
+    tolerance_px: float,
+) -> tuple[Match, Affine, Distortion] | None:
+    """Fit one order, and match again with it until no star comes or goes.
+
+    A distortion of many pixels leaves the corners unmatched at first; each fit reaches
+    further out. None if there are too few stars.
+    """
+    n_terms = (order + 1) * (order + 2) // 2
+    current = best[0]
+    for _ in range(_ROUNDS):
+        if len(current.source) < max(_SIP_STARS, _SIP_STARS_PER_TERM * n_terms):
+            return None
+        s, r = xy[current.source], expected[current.reference]
+        sigma = np.hypot(xy_err[current.source], err[current.reference])
+        step, distortion, residual = _fit_distortion(s, r, sigma, start, order, shape)
+        i, j = mutual_pairs(step(distortion(xy)), expected, tolerance_px)
+        apart = np.sqrt(((expected[j] - step(distortion(xy[i]))) ** 2).sum(axis=1))
+        apart /= np.hypot(xy_err[i], err[j])
+        keep = apart <= 4 * max(float(np.median(apart)) / 1.1774, 1e-3)
+        same = np.array_equal(i[keep], current.source) and np.array_equal(
+            j[keep], current.reference
+        )
+        if same:
+            break
+        current = replace(current, source=i[keep], reference=j[keep])
+    s, r = xy[current.source], expected[current.reference]
+    sigma = np.hypot(xy_err[current.source], err[current.reference])
+    step, distortion, residual = _fit_distortion(s, r, sigma, start, order, shape)
+    return replace(current, residual=residual), step, distortion
+
+
+def _predicts(
+    best: tuple[Match, Affine, Distortion | None],
+    s: Points,
+    r: Points,
+    sigma: Floats,
+    order: int,
+    shape: tuple[int, int],
+) -> bool:
+    """Say whether an order predicts stars that were left out better than the one before."""
+    middle, half = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2]), max(shape) / 2
+    base = best[0].search.base
+    chi = []
+    for n in (1 if best[2] is None else best[2].order, order):
+        kind = "affine" if n == 1 else "polynomial"
+        held = holdout_residuals(s, r, sigma, kind, 0 if n == 1 else n, base, middle, half)
+        if held is None:
+            return False
+        chi.append(float((held**2 / sigma[:, None] ** 2).sum()))
+    return chi[1] < chi[0]
 
 
 def _residual(best: tuple[Match, Affine, Distortion | None], s: Points, r: Points) -> Points:

@@ -161,6 +161,7 @@ _codes("""
 DUPLICATE the same content as another file
 DUPLICATE_PIXELS the same pixels as another frame, under another header
 TOO_MANY_GROUPS more groups than the limit
+TOO_MANY_PAIRS more pairs of detections than can be followed
 UNREADABLE the file cannot be read
 UNREADABLE_DIR a folder cannot be read
 BAD_LINK a link that leads nowhere, in a circle, or out of the tree
@@ -170,6 +171,8 @@ VANISHED the file is gone since it was listed
 CHANGED the file changed since it was listed
 TOOL_MISSING an external program is missing
 TOOL_FAILED an external program failed
+CATALOG_UNREACHABLE the server of the reference catalogue could not be reached
+CATALOG_EMPTY the reference catalogue has no star in this field
 BUG_OUTPUT a step made an impossible product
 EXCLUDED excluded by the overrides
 OVERRIDE_UNUSED an override matches no file
@@ -191,6 +194,7 @@ GAIN_DRIFT the measured gain differs from that of earlier masters
 NOISE_DRIFT the measured read noise differs from that of earlier masters
 HOT_PIXELS far more hot pixels than in earlier masters
 NO_FRAMES no frame was left
+FILTER_MISMATCH the stars do not look as in the filter of the header
 NO_OVERLAP the frames have no area in common
 REGISTRATION the frame could not be aligned
 REGISTRATION_POOR the alignment is not good enough
@@ -205,7 +209,12 @@ NOISE_RATIO the sky does not scatter as its error plane says
 CLIPPED_MUCH far more pixels were clipped than the noise allows
 FEW_FRAMES so few frames that outliers cannot be told from good values
 POOR_SEEING worse seeing than the limit
+SHALLOW shallower than the limit
+ELONGATED the stars are more elongated than the limit
+NOT_BEST not among the best frames that were asked for
+UNKNOWN_QUALITY a figure that a limit of quality needs is not known
 NO_BJD barycentric times could not be computed
+NO_TARGET a star that was asked for is not among the sources of the field
 OVERSCAN_METHOD the overscan method of the user failed
 UPSTREAM_BLOCKED an earlier step stopped this frame
 OFF the step was not asked for

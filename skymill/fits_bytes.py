@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Unit", "image_unit", "stored_unit", "sum_matches", "word_sum"]
+__all__ = ["Unit", "image_unit", "same_sum", "stored_unit", "sum_matches", "word_sum"]
 
 #: Bytes of a FITS block, and of the pieces that are swapped at a time.
 BLOCK, PIECE = 2880, 1 << 20
@@ -145,6 +145,11 @@ def sum_matches(path: Path, sizes: list[int]) -> bool:
             if _fold(total) != ALL_ONES:
                 return False
         return not stream.read(1)
+
+
+def same_sum(total: int, datasum: int) -> bool:
+    """Compare a sum of words with a DATASUM; zero has two forms in one's complement."""
+    return _fold(total) % ALL_ONES == datasum % ALL_ONES
 
 
 def _swapped(plane: NDArray[Any]) -> Iterator[memoryview]:

@@ -8,30 +8,31 @@ canvas.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from skymill.errors import StepFailed
+from skymill.footprints import (
+    Footprint,
+    Solution,
+    distance,
+    footprints_of,
+    of_common_scale,
+    tangent_basis,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
-__all__ = ["Grid", "Solution", "field_grid"]
+__all__ = ["Grid", "Solution", "field_grid", "make_grid"]
 
-#: Identifier, world coordinates and shape (ny, nx) of one frame.
-Solution = tuple[str, "WCS", tuple[int, int]]
-
-_BORDER_POINTS = 17
 #: A frame this many of its own diagonals away from the field has a wrong WCS.
 _FAR_DIAGONALS = 10.0
-#: Pixel scales further apart than this factor do not belong to one field.
-_SCALE_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -60,24 +61,6 @@ class Grid:
     def celestial(self) -> bool:
         """True if the world coordinates are positions on the sky."""
         return bool(self.wcs.has_celestial)
-
-
-@dataclass(frozen=True)
-class _Footprint:
-    """One frame in Cartesian world coordinates (unit vectors on the sky, or pixels).
-
-    ``half`` is the fractional part of the pixel position of its centre.
-    """
-
-    frame_id: str
-    points: NDArray[np.float64]
-    centre: NDArray[np.float64]
-    jacobian: NDArray[np.float64]
-    scale: float
-    radius: float
-    celestial: bool
-    system: tuple[str, float]
-    half: NDArray[np.float64]
 
 
 def field_grid(
@@ -118,7 +101,7 @@ def field_grid(
         NO_FRAMES without a frame that has world coordinates; TOO_LARGE if the grid
         would exceed `max_mpix`; nothing is allocated before.
     """
-    footprints, rejected = _footprints(sorted(solutions, key=lambda item: item[0]))
+    footprints, rejected = footprints_of(sorted(solutions, key=lambda item: item[0]))
     footprints, more = _one_kind(footprints)
     rejected += more
     footprints, more = _without_outliers(footprints)
@@ -143,79 +126,63 @@ def field_grid(
     return Grid(wcs, shape, names, tuple(sorted(rejected)))
 
 
-def _border(shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions along the centres of the border pixels: interpolation ends there."""
-    ny, nx = shape
-    along_x, along_y = (np.linspace(0, n - 1, _BORDER_POINTS) for n in (nx, ny))
-    low = np.zeros(_BORDER_POINTS)
-    x = np.concatenate([along_x, along_x, low, low + nx - 1])
-    y = np.concatenate([low, low + ny - 1, along_y, along_y])
-    return x, y
-
-
-def _world(wcs: WCS, x: Any, y: Any) -> NDArray[np.float64]:
-    """World coordinates as Cartesian vectors: shape (n, 3) on the sky, (n, 2) relative."""
-    a, b = wcs.all_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
-    if not wcs.has_celestial:
-        return np.stack([a, b], axis=1)
-    lon, lat = np.radians(a if wcs.wcs.lng == 0 else b), np.radians(b if wcs.wcs.lat == 1 else a)
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-
-
-def _tangent_basis(centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vectors (east, north) at a direction; at a pole north is along RA = 180 deg."""
-    lon = np.arctan2(centre[1], centre[0]) if np.hypot(centre[0], centre[1]) > 1e-12 else 0.0
-    lat = np.arcsin(np.clip(centre[2], -1, 1))
-    east = [-np.sin(lon), np.cos(lon), 0.0]
-    north = [-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)]
-    return np.array([east, north])
-
-
-def _footprints(
+def make_grid(
     solutions: Sequence[Solution],
-) -> tuple[list[_Footprint], list[tuple[str, str, str]]]:
-    good, bad = [], []
-    for frame_id, wcs, shape in solutions:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            footprint = _footprint(frame_id, wcs, shape)
-        if footprint is None:
-            bad.append((frame_id, "NO_WCS", f"{frame_id}: the world coordinates are not finite"))
-        else:
-            good.append(footprint)
-    return good, bad
+    given: Mapping[str, Any] | None = None,
+    *,
+    pixel_scale_arcsec: float | None = None,
+    max_mpix: float = 400.0,
+    orientation: Literal["frame", "north"] = "frame",
+    reference: str | None = None,
+) -> Grid:
+    """Return the grid of a stack: automatic, given in the settings, or a tile of the sky.
 
+    Parameters
+    ----------
+    solutions : sequence of (frame_id, WCS, (ny, nx))
+        Solved world coordinates of the frames.
+    given : mapping, optional
+        None for `field_grid`; else ``tile`` (an identifier of `skymill.tiles`), or
+        ``file`` (see `skymill.io.read_grid`), or ``center_deg`` (ra, dec), ``size_px``
+        (nx, ny), ``scale_arcsec`` and ``rotation_deg``.
+    pixel_scale_arcsec, max_mpix, orientation, reference
+        See `field_grid`; the scale also holds for a centre without its own.
 
-def _footprint(frame_id: str, wcs: WCS, shape: tuple[int, int]) -> _Footprint | None:
-    ny, nx = shape
-    xc, yc = (nx - 1) / 2, (ny - 1) / 2
-    points = _world(wcs, *_border(shape))
-    near = _world(wcs, [xc, xc + 0.5, xc - 0.5, xc, xc], [yc, yc, yc, yc + 0.5, yc - 0.5])
-    if not (np.isfinite(points).all() and np.isfinite(near).all()):
-        return None
-    centre = near[0]
-    step = np.stack([near[1] - near[2], near[3] - near[4]], axis=1)
-    jacobian = _tangent_basis(centre) @ step if wcs.has_celestial else step
-    scale = float(np.sqrt(abs(np.linalg.det(jacobian))))
-    if scale <= 0:
-        return None
-    radius = float(np.sqrt(((points - centre) ** 2).sum(axis=1)).max())
-    return _Footprint(
-        frame_id=frame_id,
-        points=points,
-        centre=centre,
-        jacobian=jacobian,
-        scale=scale,
-        radius=radius,
-        celestial=bool(wcs.has_celestial),
-        system=(str(wcs.wcs.radesys).strip(), float(wcs.wcs.equinox)),
-        half=np.array([xc % 1, yc % 1]),
-    )
+    Returns
+    -------
+    Grid
+
+    Raises
+    ------
+    StepFailed
+        NO_FRAMES and TOO_LARGE as `field_grid`; NO_OVERLAP if no frame touches a given
+        grid; NO_WCS if a file holds no usable grid.
+    """
+    if given is None:
+        return field_grid(
+            solutions,
+            pixel_scale_arcsec=pixel_scale_arcsec,
+            max_mpix=max_mpix,
+            orientation=orientation,
+            reference=reference,
+        )
+    from skymill.given_grids import given_grid, wanted_grid
+
+    wcs, shape, what = wanted_grid(solutions, given, pixel_scale_arcsec)
+    if shape[0] * shape[1] > max_mpix * 1e6:
+        raise StepFailed(
+            "TOO_LARGE",
+            f"{what} has {shape[1]} x {shape[0]} px, more than stack.max_mpix = {max_mpix:g}",
+            nx=shape[1],
+            ny=shape[0],
+        )
+    # Frames of one field have one scale; a tile may hold frames of several.
+    return given_grid(solutions, wcs, shape, what=what, one_scale=not given.get("tile"))
 
 
 def _one_kind(
-    footprints: list[_Footprint],
-) -> tuple[list[_Footprint], list[tuple[str, str, str]]]:
+    footprints: list[Footprint],
+) -> tuple[list[Footprint], list[tuple[str, str, str]]]:
     """Keep the larger group of absolute and relative solutions (absolute if equal)."""
     sky = [item for item in footprints if item.celestial]
     relative = [item for item in footprints if not item.celestial]
@@ -227,8 +194,8 @@ def _one_kind(
 
 
 def _without_outliers(
-    footprints: list[_Footprint],
-) -> tuple[list[_Footprint], list[tuple[str, str, str]]]:
+    footprints: list[Footprint],
+) -> tuple[list[Footprint], list[tuple[str, str, str]]]:
     """Keep the frames of common scale that hang together by overlaps.
 
     The largest group of frames connected by overlapping circumscribed circles is the
@@ -237,19 +204,11 @@ def _without_outliers(
     rejected: list[tuple[str, str, str]] = []
     if not footprints:
         return [], rejected
-    median = float(np.median([item.scale for item in footprints]))
-    keep = []
-    for item in footprints:
-        ratio = item.scale / median
-        if 1 / _SCALE_FACTOR < ratio < _SCALE_FACTOR:
-            keep.append(item)
-            continue
-        text = f"{item.frame_id}: its pixel scale is {ratio:.3g} times the median of the field"
-        rejected.append((item.frame_id, "WCS_OUTLIER", text))
+    keep, rejected = of_common_scale(footprints)
     main = _largest_group(keep)
     field = [keep[i] for i in main]
     for item in (keep[i] for i in range(len(keep)) if i not in set(main)):
-        offsets = [_distance(item, other) for other in field]
+        offsets = [distance(item, other) for other in field]
         diagonals = min(offsets) / (2 * item.radius)
         code = "WCS_OUTLIER" if diagonals > _FAR_DIAGONALS else "NO_OVERLAP"
         text = (
@@ -260,11 +219,7 @@ def _without_outliers(
     return field, rejected
 
 
-def _distance(one: _Footprint, other: _Footprint) -> float:
-    return float(np.sqrt(((one.centre - other.centre) ** 2).sum()))
-
-
-def _largest_group(items: list[_Footprint]) -> list[int]:
+def _largest_group(items: list[Footprint]) -> list[int]:
     """Indices of the largest connected group of overlapping footprints, ascending."""
     from scipy.spatial import cKDTree
 
@@ -283,7 +238,7 @@ def _largest_group(items: list[_Footprint]) -> list[int]:
             group.append(here)
             for other in sorted(tree.query_ball_point(items[here].centre, 2 * largest)):
                 reach = items[here].radius + items[other].radius
-                if other in left and _distance(items[here], items[other]) < reach:
+                if other in left and distance(items[here], items[other]) < reach:
                     left.discard(other)
                     queue.append(other)
         if len(group) > len(best):
@@ -291,9 +246,7 @@ def _largest_group(items: list[_Footprint]) -> list[int]:
     return best
 
 
-def _reference(
-    items: list[_Footprint], centre: NDArray[np.float64], name: str | None
-) -> _Footprint:
+def _reference(items: list[Footprint], centre: NDArray[np.float64], name: str | None) -> Footprint:
     for item in items:
         if item.frame_id == name:
             return item
@@ -301,7 +254,7 @@ def _reference(
 
 
 def _sky_grid(
-    items: list[_Footprint],
+    items: list[Footprint],
     pixel_scale_arcsec: float | None,
     orientation: str,
     reference: str | None,
@@ -349,14 +302,14 @@ def _onto(wcs: WCS, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(wcs.all_world2pix(lon, lat, 0))
 
 
-def _seen_from(centre: NDArray[np.float64], item: _Footprint) -> NDArray[np.float64]:
+def _seen_from(centre: NDArray[np.float64], item: Footprint) -> NDArray[np.float64]:
     """Axes of a frame as (east, north) components at another centre.
 
     Near a pole north differs between two nearby directions: the axes are carried over
     as vectors.
     """
-    axes = _tangent_basis(item.centre).T @ item.jacobian
-    return np.asarray(_tangent_basis(centre) @ axes)
+    axes = tangent_basis(item.centre).T @ item.jacobian
+    return np.asarray(tangent_basis(centre) @ axes)
 
 
 def _orthogonal(jacobian: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -372,7 +325,7 @@ def _box(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[int, int, tupl
     return x0, y0, (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
 
 
-def _relative_grid(items: list[_Footprint]) -> tuple[WCS, tuple[int, int]]:
+def _relative_grid(items: list[Footprint]) -> tuple[WCS, tuple[int, int]]:
     from astropy.wcs import WCS
 
     points = np.concatenate([item.points for item in items])

@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.io import fits
 
-from skymill.errors import Outcome, SkymillError
-from skymill.fits_bytes import Unit, image_unit, stored_unit, sum_matches
+from skymill.errors import FrameRejected, Outcome, SkymillError
+from skymill.fits_bytes import Unit, image_unit, same_sum, stored_unit, sum_matches
 from skymill.frame import BIT_MEANINGS, Background, Frame, Master
 from skymill.wcsmath import wcs_from_header, wcs_from_text, wcs_header, wcs_to_text
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadProduct",
+    "RowReader",
     "check_planes",
     "data_digest",
     "file_digest",
@@ -40,6 +43,7 @@ __all__ = [
     "read_flags",
     "read_frame",
     "read_geometry",
+    "read_header",
     "read_json",
     "read_mask",
     "read_mask_plane",
@@ -524,6 +528,178 @@ def read_geometry(path: str | Path) -> tuple[WCS | None, tuple[int, int]]:
         return _wcs_from_header(header), (header["NAXIS2"], header["NAXIS1"])
 
 
+def read_primary(path: str | Path) -> fits.Header:
+    """Read the primary header of a product, without its pixels."""
+    with fits.open(path, memmap=True) as hdus:
+        return hdus[0].header.copy()
+
+
+def read_grid(path: str | Path) -> tuple[WCS | None, tuple[int, int] | None]:
+    """Read a pixel grid from a FITS file or a text file of header cards.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS file, whose first image with two axes and celestial coordinates counts; or
+        text with one card a line (as SWarp's ``.head`` files) or in lines of 80 letters.
+
+    Returns
+    -------
+    wcs : astropy.wcs.WCS or None
+        None if there are no celestial coordinates.
+    shape : tuple of int or None
+        Shape (ny, nx), None if NAXIS1 and NAXIS2 are not told.
+
+    Raises
+    ------
+    SkymillError
+        If the file cannot be read as either.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        if content[:9] == b"SIMPLE  =" and len(content) % 2880 == 0:
+            with fits.open(path, memmap=True) as hdus:
+                headers = [hdu.header.copy() for hdu in hdus]
+        else:
+            text = content.decode("ascii")
+            lines = text.splitlines()
+            if len(lines) == 1:
+                lines = [text[k : k + 80] for k in range(0, len(text), 80)]
+            headers = [fits.Header.fromstring("\n".join(lines), sep="\n")]
+        for header in headers:
+            wcs = wcs_from_header(header) if "CTYPE1" in header else None
+            if wcs is None or wcs.naxis != 2 or not wcs.has_celestial:
+                continue
+            sizes = [header.get(f"ZNAXIS{n}", header.get(f"NAXIS{n}")) for n in (2, 1)]
+            known = all(isinstance(size, int) and size > 0 for size in sizes)
+            return wcs, (sizes[0], sizes[1]) if known else None
+    except Exception as error:  # astropy raises many types for text that is no header
+        raise SkymillError(f"{path.name} is no pixel grid ({type(error).__name__})") from None
+    return None, None
+
+
+class RowReader:
+    """Rows of SCI, ERR and MASK of a frame, read when they are needed.
+
+    The checksums are compared when the planes are first used. The mask is decompressed
+    once and kept as runs of equal bits, which are few.
+
+    Parameters
+    ----------
+    frame : str or Path
+        File that `write_frame` wrote.
+    mask : str or Path, optional
+        File that `write_mask` wrote; by default the mask of the frame.
+    """
+
+    def __init__(self, frame: str | Path, mask: str | Path | None = None) -> None:
+        self.path = Path(frame)
+        self._mask_path = self.path if mask is None else Path(mask)
+        self._places: dict[str, int | None] | None = None
+        self._sums: dict[str, int] = {}
+        self._runs: tuple[NDArray[Any], NDArray[Any]] | None = None
+        self.shape = (0, 0)
+
+    def rows(self, y0: int, y1: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return SCI, ERR (float32) and MASK (uint16) from row ``y0`` to ``y1 - 1``.
+
+        Raises
+        ------
+        FrameRejected
+            CHECKSUM if a plane is not what was written; UNREADABLE.
+        """
+        from skymill.kernels.stack_rows import fill_runs
+
+        try:
+            if self._places is None:
+                self._open()
+            sci, err = self._plane("SCI", y0, y1), self._plane("ERR", y0, y1)
+            if self._runs is None:
+                self._runs = self._read_mask()
+        except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+            text = f"{self.path.name} cannot be read ({type(error).__name__}: {error})"
+            raise FrameRejected("UNREADABLE", text) from None
+        mask = np.empty((y1 - y0, self.shape[1]), np.uint16)
+        fill_runs(*self._runs, y0 * self.shape[1], mask.reshape(-1))
+        return sci, err, mask
+
+    def _open(self) -> None:
+        """Where the planes begin in the file; None for compressed ones."""
+        places: dict[str, int | None] = {}
+        with warnings.catch_warnings(), fits.open(self.path, memmap=True) as hdus:
+            warnings.simplefilter("ignore")  # a file that is cut is noticed below
+            self.shape = (int(hdus["SCI"].header["NAXIS2"]), int(hdus["SCI"].header["NAXIS1"]))
+            for name in ("SCI", "ERR"):
+                plain = type(hdus[name]) is fits.ImageHDU and hdus[name].header["BITPIX"] == -32
+                places[name] = int(hdus[name].fileinfo()["datLoc"]) if plain else None
+                told = hdus[name].header.get("DATASUM")
+                if told is not None and plain:
+                    self._sums[name] = int(told)
+        self._places = places
+
+    def _plane(self, name: str, y0: int, y1: int) -> NDArray[np.float32]:
+        place = (self._places or {})[name]
+        ny, nx = self.shape
+        if place is None:  # compressed: only the tiles of these rows are decoded
+            with fits.open(self.path, memmap=False) as hdus:
+                return np.ascontiguousarray(hdus[name].section[y0:y1], dtype=np.float32)
+        raw = np.empty((y1 - y0, nx), np.uint32)
+        with self.path.open("rb") as stream:
+            stream.seek(place + 4 * y0 * nx)
+            if stream.readinto(memoryview(raw).cast("B")) != raw.nbytes:
+                raise OSError("the file ends before the last pixel")
+            if sys.byteorder == "little":
+                raw.byteswap(inplace=True)
+            if name in self._sums:
+                self._compare(name, raw if y1 - y0 == ny else None, stream, place)
+        return raw.view(np.float32)
+
+    def _compare(self, name: str, raw: NDArray[np.uint32] | None, stream: Any, place: int) -> None:
+        """Compare the checksum of a plane, once."""
+        from skymill.kernels.stack_rows import word_total
+
+        total = 0
+        if raw is not None:
+            total = int(word_total(raw.reshape(-1)))
+        else:
+            buffer = np.empty(1 << 18, np.uint32)
+            left = 4 * self.shape[0] * self.shape[1]
+            stream.seek(place)
+            while left:
+                part = buffer[: min(left // 4, buffer.size)]
+                if stream.readinto(memoryview(part).cast("B")) != part.nbytes:
+                    raise OSError("the file ends before the last pixel")
+                if sys.byteorder == "little":
+                    part.byteswap(inplace=True)
+                total += int(word_total(part))
+                left -= part.nbytes
+        if not same_sum(total, self._sums.pop(name)):
+            text = f"{self.path.name}: {name} is not what was written, its checksum differs"
+            raise FrameRejected("CHECKSUM", text)
+
+    def _read_mask(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        from skymill.kernels.stack_rows import runs_of
+
+        with fits.open(self._mask_path, memmap=False) as hdus:
+            mask = np.ascontiguousarray(hdus["MASK"].data, dtype=np.uint16)
+        if mask.shape != self.shape:
+            text = f"{self._mask_path.name}: the mask has shape {mask.shape}, not {self.shape}"
+            raise FrameRejected("BAD_SHAPE", text)
+        flat = mask.reshape(-1)
+        none = (np.empty(0, np.int64), np.empty(0, np.uint16))
+        n = runs_of(flat, *none)
+        starts, values = np.empty(n, np.int64), np.empty(n, np.uint16)
+        runs_of(flat, starts, values)
+        return starts, values
+
+
+def read_header(path: str | Path) -> fits.Header:
+    """Read the primary header of a product."""
+    with fits.open(path, memmap=True) as hdus:
+        return hdus[0].header.copy()
+
+
 def read_bands(
     path: str | Path, names: Sequence[str], bands: int, rows: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], fits.Header]:
@@ -708,13 +884,21 @@ def read_table(path: str | Path) -> Table:
     import pyarrow.parquet as pq
     from astropy.table import Column, Table
 
-    data = pq.read_table(path)
+    # read_table() and to_numpy() would import pandas: a CPU second of every job
+    data = pq.ParquetFile(path).read().combine_chunks()
     columns = []
     for index, field in enumerate(data.schema):
         about = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
         chunk = data.column(index)
         is_text = str(field.type) in ("string", "large_string")
-        values = np.array(chunk.to_pylist(), dtype=str) if is_text else chunk.to_numpy()
+        if is_text:
+            values = np.array(chunk.to_pylist(), dtype=str)
+        elif str(field.type) == "bool":
+            values = np.array(chunk.to_pylist(), dtype=bool)
+        else:
+            parts = [np.from_dlpack(part) for part in chunk.chunks]
+            kind = field.type.to_pandas_dtype()
+            values = np.concatenate(parts) if parts else np.zeros(0, kind)
         if is_text and len(values) == 0:
             values = np.zeros(0, dtype="U1")
         columns.append(

@@ -207,6 +207,7 @@ def refine(
     source_error: NDArray[np.float64],
     reference_error: NDArray[np.float64],
     clip_sigma: float = 4.0,
+    most: str = "affine",
 ) -> Match:
     """Take a match to all stars of both lists and fit it by their errors.
 
@@ -223,6 +224,8 @@ def refine(
     clip_sigma : float
         Pairs further off than this many standard deviations are left out; the standard
         deviation is the assumed error times the ratio found from all pairs.
+    most : str
+        Largest kind of transformation, see `skymill.affine.KINDS`.
 
     Returns
     -------
@@ -232,7 +235,7 @@ def refine(
     pairs = (match.source, match.reference)
     for _ in range(10):
         sigma = np.hypot(source_error[pairs[0]], reference_error[pairs[1]])
-        fit = fit_best(source[pairs[0]], reference[pairs[1]], sigma, base=base)
+        fit = fit_best(source[pairs[0]], reference[pairs[1]], sigma, base=base, most=most)
         i, j = mutual_pairs(fit.transform(source), reference, tolerance_px)
         residual = reference[j] - fit.transform(source[i])
         keep = _consistent(residual, np.hypot(source_error[i], reference_error[j]), clip_sigma)
@@ -243,7 +246,7 @@ def refine(
             break
         pairs = again
     sigma = np.hypot(source_error[pairs[0]], reference_error[pairs[1]])
-    fit = fit_best(source[pairs[0]], reference[pairs[1]], sigma, base=base)
+    fit = fit_best(source[pairs[0]], reference[pairs[1]], sigma, base=base, most=most)
     return replace(
         match,
         transform=fit.transform,

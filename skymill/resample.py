@@ -92,7 +92,7 @@ def pixel_to_pixel(
         out = np.full((2, finite.size), np.nan)
         if finite.any():
             here = [item[finite] for item in world]
-            there = np.array(target.all_world2pix(*here, 0, quiet=True))
+            there = np.array(target.all_world2pix(*here, 0, quiet=True, tolerance=1e-7))
             if target.has_distortion:
                 # Outside the frame the inversion of a distortion can end anywhere.
                 back = np.array(target.all_pix2world(*there, 0))

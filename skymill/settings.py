@@ -12,11 +12,20 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from skymill.errors import ConfigError
+from skymill.remote_services import check_client
+from skymill.tiles import TileScheme
 from skymill.user_functions import IMPORT_PATH
 
 __all__ = [
@@ -140,6 +149,28 @@ class Match(_Model):
     down), ``shorter`` (the longest such, scaled up), ``bias_only`` (no dark, and no complaint)."""
 
 
+class Tiles(_Model):
+    """Stacks on fixed tiles of the sky, beside those of the fields."""
+
+    enabled: bool = False
+    """Also stack on fixed tiles of the sky."""
+    scale_arcsec: Annotated[float, Field(ge=0.001, le=100)] = 1.0
+    """Pixel scale of the tiles (arcsec, three decimals)."""
+    size_px: Annotated[int, Field(ge=64, le=100000)] = 4096
+    """Side of a tile (px)."""
+    overlap_px: Annotated[int, Field(ge=0)] = 128
+    """Least overlap of neighbouring tiles (px)."""
+    margin_deg: NonNegative = 0.02
+    """Frames whose header puts them this near to a tile may touch it (degree)."""
+    radius_deg: Positive = 0.3
+    """Circle around the pointing of a frame without corners in the sheet (degree)."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Tiles:
+        TileScheme.of(self.scale_arcsec, self.size_px, self.overlap_px)
+        return self
+
+
 class Plan(_Model):
     """Grouping and matching."""
 
@@ -152,8 +183,11 @@ class Plan(_Model):
     match: Match = Match()
     field_radius_deg: Positive = 0.2
     """Pointings of one target closer than this are one field (degree)."""
-    epoch: Literal["all", "night"] = "all"
-    """Stacks of all frames of a field and filter, or also one for each night."""
+    epoch: Literal["all", "night", "window"] = "all"
+    """Stacks of all frames of a field and filter, or also one for each night or window."""
+    window_days: Annotated[int, Field(ge=1, le=36525)] = 30
+    """Nights of a window; windows begin at multiples of this in MJD."""
+    tiles: Tiles = Tiles()
     max_groups: Annotated[int, Field(ge=1)] = 20000
     """More blocks than this is taken for a mistake."""
 
@@ -483,11 +517,16 @@ class ReferenceFrames(_Model):
     """Weight of the faintest flux that stands out of the sky (per factor of two)."""
     weight_shape: NonNegative = 0.5
     """Weight of the ellipticity (per 0.1)."""
+    tries: Annotated[int, Field(ge=1, le=100)] = 5
+    """The best frames are tried in turn until the catalogue solves one, at most so many."""
 
 
 class Astrometry(_Model):
     """Where the pixels are."""
 
+    mode: Literal["auto", "align_only"] = "auto"
+    """auto: the sky if it can be had; align_only: pixels of the reference frame, headers and
+    catalogue are not looked at (docs/alignment.md)."""
     search_radius_px: Positive = 100
     """Largest offset between header position and stars that is searched (px)."""
     tolerance_px: Positive = 2.0
@@ -498,6 +537,8 @@ class Astrometry(_Model):
     """A solution with larger residuals is refused (px)."""
     max_sip_order: Annotated[int, Field(ge=1, le=5)] = 3
     """Highest order of the fitted distortion; 1 is none."""
+    projection: Literal["auto", "tan", "sip", "tpv"] = "auto"
+    """Projection of solutions by the catalogue; auto keeps that of the header."""
     max_scale_error: Annotated[float, Field(ge=0, le=0.3)] = 0.05
     """Largest relative error of the header's pixel scale."""
     max_false_matches: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
@@ -512,6 +553,22 @@ class Astrometry(_Model):
     """With fewer catalogue stars a frame is aligned to its reference frame instead."""
     pixel_scale_arcsec: Positive | None = None
     """Pixel scale of frames without world coordinates, to start from their pointing (arcsec)."""
+    blind: str = "auto"
+    """Blind solver of astrometry.net: auto (if solve-field is installed), never, or its path."""
+    blind_time_limit_s: Positive = 60
+    """CPU time of a blind solution (s)."""
+    transform: Literal["affine", "translation"] = "affine"
+    """What may lie between a frame and its reference frame."""
+    max_rotation_deg: Annotated[float, Field(ge=0, le=180)] | None = None
+    """Largest rotation against the reference frame, to either side (degree); none by default."""
+    max_scale_ratio: Annotated[float, Field(ge=1)] | None = None
+    """The scale against the reference frame lies between 1/this and this; no limit by default."""
+    max_translation_px: NonNegative | tuple[NonNegative, NonNegative] | None = None
+    """Largest shift of the middle against the reference frame: one number, or x and y (px)."""
+    few_stars: bool = True
+    """Align frames of one to three stars by a shift."""
+    max_false_few: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Such a shift is refused if chance gives this many as good."""
 
 
 class Photcal(_Model):
@@ -539,28 +596,136 @@ class Photcal(_Model):
     """Distance within which a star is that of the catalogue (arcsec)."""
     match_radius_px: Positive = 2.0
     """Distance within which a star is that of the reference frame (px)."""
+    injections: Annotated[int, Field(ge=0)] = 0
+    """Stars planted into each frame to see how many are found again; 0: none. 500 tell the limit
+    to 0.05 mag and cost as much as the detection."""
+    fit_colour: bool = True
+    """Fit a colour term where the catalogue has two bands and the stars can tell one."""
+    colours: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    """Filter to the two bands of its colour, where they are not the usual ones: ``{V: [B, V]}``."""
+    colour_terms: dict[str, float] = Field(default_factory=dict)
+    """Filter to a known colour term (mag per mag), which is then not fitted."""
+    spatial_order: Annotated[int, Field(ge=0, le=4)] = 0
+    """Order of the polynomial of the zero point in position; 0: none."""
     contamination: Fraction = 0.02
     """Stars with a brighter neighbour (fraction of their flux) within the large aperture are
     not compared."""
 
 
+class GivenGrid(_Model):
+    """A pixel grid that is given; automatic if nothing is."""
+
+    center_deg: tuple[float, float] | None = None
+    """Right ascension and declination of the middle of the grid (degree)."""
+    size_px: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Columns and rows of the grid."""
+    scale_arcsec: Positive | None = None
+    """Pixel scale; by default `pixel_scale_arcsec`, or the median of the frames."""
+    rotation_deg: Annotated[float, Field(ge=-360, le=360)] = 0.0
+    """Position angle of the y axis, from north to the east (degree)."""
+    file: str | None = None
+    """FITS file or text file of header cards whose grid is taken, in the project folder."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> GivenGrid:
+        free = (self.center_deg, self.scale_arcsec, self.rotation_deg or None)
+        if self.file is not None:
+            if free != (None, None, None):
+                raise ValueError("a grid is given by a file, or by centre, size and scale")
+        elif self.center_deg is not None:
+            if self.size_px is None:
+                raise ValueError("a grid with a centre needs its size_px")
+            if not -90 <= self.center_deg[1] <= 90:
+                raise ValueError("center_deg is (right ascension, declination) in degree")
+        elif (self.size_px, *free) != (None, None, None, None):
+            raise ValueError("a given grid needs center_deg or file")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any] | None:
+        """The grid as plain values; None if it is automatic."""
+        if self.file is None and self.center_deg is None:
+            return None
+        keys = ("center_deg", "size_px", "scale_arcsec", "rotation_deg", "file")
+        return self.model_dump(mode="json", include=set(keys))
+
+
+class StackGrid(GivenGrid):
+    """The grid of stacks: automatic, or given for all fields or for some."""
+
+    fields: dict[str, GivenGrid] = {}
+    """Grids of single fields: name of the field or of its target to grid; an empty one is
+    automatic."""
+
+    def of(self, *names: str) -> dict[str, Any] | None:
+        """Return the grid of a field by any of its names, the first one first."""
+        for name in names:
+            if name in self.fields:
+                return self.fields[name].given
+        return self.given
+
+    @property
+    def files(self) -> list[str]:
+        """Files that are named."""
+        grids = (self, *self.fields.values())
+        return sorted({grid.file for grid in grids if grid.file is not None})
+
+
+class StackSelection(_Model):
+    """Which frames of a field and filter are good enough to be stacked."""
+
+    max_fwhm_px: Positive | None = None
+    """Frames with a larger FWHM are left out (px)."""
+    max_fwhm_arcsec: Positive | None = None
+    """Likewise in arcsec."""
+    minimum_depth_mag: float | None = None
+    """Frames with a brighter 5-sigma limit are left out (mag)."""
+    max_depth_loss_mag: Positive | None = None
+    """Frames that much shallower than the median frame are left out (mag)."""
+    max_sky_e_s: Positive | None = None
+    """Frames with a brighter background are left out (electron/s)."""
+    max_sky_ratio: Positive | None = None
+    """Frames with a background above this multiple of the median are left out."""
+    max_ellipticity: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Frames with more elongated stars (1 - b/a) are left out."""
+    best_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Only the best of the frames that pass the limits, by the score of docs/grids.md."""
+    unknown: Literal["keep", "reject"] = "keep"
+    """What to do with a frame of which a figure that a limit needs is not known."""
+
+
 class Stack(_Model):
     """All frames of a field and filter on one grid."""
 
+    grid: StackGrid = StackGrid()
+    select: StackSelection = StackSelection()
+
     enabled: bool = True
     """Make stacks."""
-    engine: Literal["reproject"] = "reproject"
+    engine: Literal["skymill", "reproject", "swarp"] = "skymill"
     """Resampling engine."""
+    kernel: str = "lanczos3"
+    """Resampling kernel, see docs/engines.md; empty for the first one of the engine."""
     convention: Literal["flux", "surface_brightness"] = "flux"
     """What resampling keeps when the pixel area changes."""
+    combine: Literal["clipped", "weighted", "median", "mean", "sum"] = "clipped"
+    """Clipped weighted mean, weighted mean, median, plain mean, or sum."""
     clip_sigma: Positive = 4.5
     """Rejection threshold in sigma of the noise model."""
     structure_tolerance: NonNegative = 0.3
     """Tolerance for seeing changes, as a fraction of the local structure."""
     grow_sigma: Positive = 2.5
     """Rejection threshold beside a rejected pixel (sigma)."""
+    weights: Literal["depth", "depth_seeing"] = "depth_seeing"
+    """Weights: inverse variance, or also by seeing."""
     seeing_exponent: NonNegative = 1.0
     """Weights are multiplied by FWHM to the minus this power."""
+    match_background: Literal["off", "offset", "plane"] = "off"
+    """Match the levels of overlapping frames: one offset, or a plane, per frame."""
+    maps: tuple[Literal["exposure", "depth", "seeing"], ...] = ()
+    """Further planes of the stack."""
+    noise_check: Annotated[int, Field(ge=0, le=20)] = 0
+    """Realisations of white noise that check the errors of the stack; 0 for none."""
     pixel_scale_arcsec: Positive | None = None
     """Pixel scale of the grid; by default that of the frames."""
     orientation: Literal["frame", "north"] = "frame"
@@ -575,6 +740,17 @@ class Stack(_Model):
     """Frames of which more pixels are clipped are flagged CLIPPED_MUCH."""
     memory_mb: Positive = 1500
     """Memory for resampled frames (MB)."""
+
+    @model_validator(mode="after")
+    def _known_kernel(self) -> Stack:
+        from skymill.engines import ENGINES
+
+        if self.kernel and self.kernel not in ENGINES[self.engine]:
+            raise ValueError(
+                f"stack.kernel = {self.kernel}, engine {self.engine} has "
+                f"{', '.join(ENGINES[self.engine])}"
+            )
+        return self
 
 
 class Catalog(_Model):
@@ -609,6 +785,18 @@ class Photometry(_Model):
     """Inner and outer radius of the background annulus in FWHM."""
     background: Literal["annulus", "mesh"] = "annulus"
     """Local or mesh background."""
+    sky_estimator: Literal["mean", "median", "mode"] = "mean"
+    """Level of the annulus, of its clipped pixels."""
+    masked: Literal["replace", "exclude", "flag"] = "replace"
+    """Masked pixels: replaced by those opposite the centre, left out, or used; always flagged."""
+    methods: tuple[Literal["aperture", "optimal", "psf"], ...] = ("aperture",)
+    """Fluxes besides those of the apertures: optimal weights, PSF fit (total fluxes)."""
+    psf_degree: Annotated[int, Field(ge=0, le=2)] | None = None
+    """Degree of the polynomial of the PSF over the frame; by default what the stars allow."""
+    positions: str | None = None
+    """Table of further positions: `ra`, `dec` or `x`, `y` (px of the grid), `mjd` if it moves."""
+    telescope_diameter_m: Positive | None = None
+    """Adds scintillation to the errors, with the height of the site (m)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Photometry:
@@ -619,6 +807,28 @@ class Photometry(_Model):
             )
         if self.annulus_fwhm[0] >= self.annulus_fwhm[1]:
             raise ValueError("annulus_fwhm must be (inner, outer) with inner < outer")
+        return self
+
+
+class Transit(_Model):
+    """A transit, an eclipse or a flare."""
+
+    t0: float
+    """Middle (BJD_TDB)."""
+    duration_h: Positive
+    """From first to last contact (h)."""
+    period_d: Positive | None = None
+    """Period (d); without one a single event."""
+    ingress_h: NonNegative = 0.0
+    """Length of ingress and of egress (h)."""
+    fit: bool = False
+    """Fit a trapezoid together with the trends, in place of leaving the window out."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Transit:
+        from skymill.curves.transit import Transit as Event
+
+        Event(**self.model_dump())
         return self
 
 
@@ -635,6 +845,57 @@ class Lightcurves(_Model):
     """Comparison stars with a larger reduced chi-square are dropped."""
     match_radius_px: Positive = 2.0
     """Sources of two filters closer than this are one (px of the grid)."""
+    targets: tuple[str, ...] = ()
+    """Stars under study, by name, number or ``"ra,dec"`` in degrees: never comparison stars."""
+    comparisons: tuple[str, ...] = ()
+    """Chosen comparison stars; with them ``diff_flux`` is given beside the ensemble."""
+    magnitude_fit: bool = False
+    """Fit the magnitudes of every frame to a reference made of all frames (``mag_fit``)."""
+    magnitude_terms: str = "O3{mag,x,y}"
+    """Terms of the magnitude fit, in mag, x, y, colour."""
+    magnitude_max_error: Positive = 0.02
+    """Fainter measurements (mag) are corrected, but tell nothing: neighbours and seeing shift
+    them by more than their errors."""
+    detrend: Literal["none", "epd", "tfa", "both"] = "none"
+    """Decorrelation from external parameters (``mag_epd``), trend filter (``mag_tfa``)."""
+    epd_terms: str = "O3{airmass}"
+    """Terms of the decorrelation, in airmass, fwhm, sky, time, x, y, sin_x, cos_x, sin_y, cos_y."""
+    tfa_grid: Annotated[int, Field(ge=1)] = 8
+    """Templates along each side of the field; fewer where there are few frames."""
+    tfa_neighbour_px: NonNegative = 20.0
+    """Templates closer to a star than this are left out of its own (px of the grid)."""
+    transit: Transit | None = None
+    """A transit of the targets (or of all) that detrending must spare: ``t0`` (BJD_TDB),
+    ``duration_h``, ``period_d``, ``ingress_h``, ``fit`` (a trapezoid along with the trends)."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Lightcurves:
+        from skymill.curves.epd import EPD_VARIABLES
+        from skymill.curves.magnitude_fit import VARIABLES
+        from skymill.curves.terms import parse_terms
+
+        parse_terms(self.magnitude_terms, known=VARIABLES)
+        parse_terms(self.epd_terms, known=EPD_VARIABLES)
+        return self
+
+
+class Movers(_Model):
+    """Objects that move across a field."""
+
+    enabled: bool = True
+    """Look for moving objects."""
+    max_rate_px_h: Positive = 150.0
+    """Fastest motion (px per hour on the grid of the field)."""
+    tolerance_px: Positive = 1.2
+    """Largest distance of a detection from the motion (px)."""
+    minimum_motion_px: Positive = 4.0
+    """Motion from the first to the last detection that tells an object from a star (px)."""
+    minimum_detections: Annotated[int, Field(ge=4)] = 5
+    """Fewest detections of an object."""
+    minimum_fraction: Fraction = 0.4
+    """Fewest detections as a fraction of the frames that show the place."""
+    max_false: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Objects that chance makes more often than this are not believed."""
 
 
 class Report(_Model):
@@ -646,6 +907,45 @@ class Report(_Model):
     """Most light curves drawn."""
 
 
+class ReferenceCatalog(_Model):
+    """The reference catalogue: a local file, or one that is fetched when asked for."""
+
+    file: str | None = None
+    """Local file: CSV, ECSV, FITS, VOTable or Parquet."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Column by meaning, where names are not recognised: ra, ra_hours, dec, name, pmra (with
+    cos(dec)), pmra_coordinate (without), pmdec, epoch, a band or its error (e_V)."""
+    catalog: Literal["gaia", "ps1", "sdss", "2mass", "apass", "tycho2", "refcat2"] | None = None
+    """Catalogue to fetch, in place of a file."""
+    faintest_mag: float | None = None
+    """Stars fainter than this in the main band of the catalogue are not asked for (mag)."""
+    max_stars: Annotated[int, Field(ge=100)] = 50000
+    """The brightest stars of a field that are kept of a fetched catalogue."""
+    radius_deg: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Radius around the pointing where the size of the frames on the sky is not known (deg)."""
+    margin: Annotated[float, Field(ge=0, le=5)] = 0.25
+    """Wider than the frames by this part of their radius, for wrong pointings."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """A server that cannot be reached is asked so often."""
+    timeout_s: Positive = 120
+    """Longest wait for an answer (s)."""
+    policy: Literal["require", "degrade"] = "require"
+    """A server that cannot be reached stops the job, or the field goes on without catalogue."""
+
+    @model_validator(mode="after")
+    def _one(self) -> ReferenceCatalog:
+        if (self.file is None) == (self.catalog is None):
+            raise ValueError("expected either file (a local catalogue) or catalog (one to fetch)")
+        if self.catalog is not None and self.columns:
+            raise ValueError("columns belong to a local file; those of fetched ones are known")
+        return self
+
+
+def _reference(value: Any) -> Any:
+    """Let a bare path stand for the local file."""
+    return {"file": value} if isinstance(value, str) else value
+
+
 class Settings(_Model):
     """All settings of a reduction."""
 
@@ -653,8 +953,12 @@ class Settings(_Model):
     """Folder of the raw files, relative to the project folder or absolute. Read only."""
     instrument: str | None = None
     """Instrument file by name or path; by default chosen for each file by its header."""
-    reference: str | None = None
-    """Local reference catalogue (CSV, ECSV, FITS, Parquet) with positions and magnitudes."""
+    reference: Annotated[
+        ReferenceCatalog | None,
+        BeforeValidator(_reference, json_schema_input_type=str | ReferenceCatalog | None),
+    ] = None
+    """Reference catalogue with positions and magnitudes: path of a local file, or a mapping
+    with its column map or with the catalogue to fetch (docs/catalogs.md)."""
 
     ingest: Ingest = Ingest()
     plan: Plan = Plan()
@@ -673,6 +977,7 @@ class Settings(_Model):
     catalog: Catalog = Catalog()
     photometry: Photometry = Photometry()
     lightcurves: Lightcurves = Lightcurves()
+    movers: Movers = Movers()
     report: Report = Report()
 
     def reduction(self) -> dict[str, Any]:
@@ -732,11 +1037,25 @@ def check_paths(settings: Settings, folder: Path) -> None:
             f"config: raw = {settings.raw!r} is not a folder (looked at {folder / settings.raw}); "
             "correct it, or mount the disk"
         )
-    if settings.reference is not None and not (folder / settings.reference).is_file():
+    chosen = settings.reference
+    if chosen is not None and chosen.file and not (folder / chosen.file).is_file():
         raise ConfigError(
-            f"config: reference = {settings.reference!r} is not a file; correct it, or set it to "
+            f"config: reference = {chosen.file!r} is not a file; correct it, or set it to "
             "null for positions and fluxes relative to the best frame"
         )
+    if chosen is not None and chosen.catalog:
+        check_client(chosen.catalog, folder)
+    listed = settings.photometry.positions
+    if listed is not None and not (folder / listed).is_file():
+        raise ConfigError(
+            f"config: photometry.positions = {listed!r} is not a file; correct it, or set it to null"
+        )
+    for file in settings.stack.grid.files:
+        if not (folder / file).is_file():
+            raise ConfigError(
+                f"config: stack.grid names {file!r}, which is not a file (looked at "
+                f"{folder / file})"
+            )
     for given in settings.mask.user_masks:
         if not (folder / given.file).is_file():
             raise ConfigError(
@@ -751,7 +1070,7 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         model: Any = Settings
         for part in path[:-1]:
-            model = model.model_fields[part].annotation
+            model = _model_at(model, part)
         near = difflib.get_close_matches(path[-1], model.model_fields, 1)
         known = ", ".join(model.model_fields)
         hint = f", did you mean {near[0]!r}?" if near else f", known: {known}"
@@ -759,6 +1078,20 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{key} is missing (see config/README.md)"
     return f"{key} = {error['input']!r}: {error['msg']}"
+
+
+def _model_at(model: Any, part: str) -> Any:
+    """Return the model of a key; of an entry of a mapping or list that of its values."""
+    fields = getattr(model, "model_fields", {})
+    if part not in fields:
+        return model
+    kinds = [fields[part].annotation]
+    while kinds:
+        kind = kinds.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+        kinds += get_args(kind)
+    return model
 
 
 def load_settings(path: str | Path) -> Settings:
@@ -808,8 +1141,8 @@ _CONFIG_HEAD = """\
 raw: {raw}
 # Instrument file by name or path; null: chosen for each file by its header.
 instrument: {instrument}
-# Local reference catalogue (CSV, ECSV, FITS, Parquet); null: positions and fluxes are
-# relative to the best frame of each field.
+# Local reference catalogue (CSV, ECSV, FITS, Parquet), or a mapping such as catalog: gaia to
+# fetch one; null: positions and fluxes are relative to the best frame of each field.
 reference: {reference}
 
 # Examples of what can be set, with the defaults:

@@ -78,6 +78,7 @@ COLUMNS: dict[str, str] = {
     "ra_deg": "pointing, right ascension, degree",
     "dec_deg": "pointing, declination, degree",
     "wcs": "world coordinates of the header: ok, none or a code",
+    "corners": "corners of the frame by these, RA and declination in degree, joined by ;",
     "airmass": "airmass",
     "site": "longitude east, latitude in degree, height in m, joined by ;",
     "bayer": "colour pattern, empty for monochrome detectors",
@@ -121,6 +122,7 @@ _KINDS = ("bias", "dark", "flat", "flat_dark", "light")
 #: Cells that become part of the names of files.
 _NAMES = ("frame_id", "instrument", "target", "filter")
 _NAME = re.compile(r"[A-Za-z0-9._+-]*")
+_CORNERS = re.compile(r"\d+(\.\d+)? -?\d+(\.\d+)?(;\d+(\.\d+)? -?\d+(\.\d+)?){2,}")
 _BINNING = re.compile(r"[1-9]\d{0,5}x[1-9]\d{0,5}")
 _SUFFIX = re.compile(r"(\.(fits?|fts|fz|gz|bz2|xz))+$", re.IGNORECASE)
 # A cell that begins with one of these is a formula to a spreadsheet. The apostrophe itself
@@ -307,6 +309,8 @@ def _wrong(row: Row) -> Iterator[tuple[str, str]]:
         number = row[column]
         if not isinstance(number, int) or number < 1:
             yield column, "the size of the raw image in px"
+    if row["corners"] and not _CORNERS.fullmatch(str(row["corners"])):
+        yield "corners", "RA and declination in degree of each corner, joined by ;"
     if row["binning"] and not _BINNING.fullmatch(str(row["binning"])):
         yield "binning", "XxY, such as 2x2"
     if row["amplifiers"] and not _is_list(str(row["amplifiers"])):

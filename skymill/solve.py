@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymill.affine import fit_affine
 from skymill.distortion import with_distortion
-from skymill.matching import Match, match_lists, refine, searches
-from skymill.wcsmath import compose, pixel_scale, pixel_to_sky, sky_to_pixel
+from skymill.few_stars import match_few
+from skymill.matching import Match, Search, match_lists, refine, searches
+from skymill.solution_errors import measure
+from skymill.star_lists import Limits, Refusal, Solution, Stars, pick, star_arrays
+from skymill.tpv import composed, convert
+from skymill.wcsmath import kind_of, pixel_scale, pixel_to_sky, sky_to_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from astropy.table import Table
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
-    from skymill.affine import Affine
     from skymill.catalogs import RefCatalog
 
 __all__ = [
@@ -32,10 +35,6 @@ __all__ = [
     "star_arrays",
 ]
 
-#: Position errors below this are not believed (px); unknown errors count as this.
-_ERROR_FLOOR_PX = 0.02
-_ERROR_UNKNOWN_PX = 0.5
-
 #: A match must bring together this share of the light of the brightest sources, else it
 #: is taken for one of hot pixels, which are then left out, so many times.
 _LEAST_LIGHT = 0.3
@@ -43,124 +42,8 @@ _BRIGHTEST = 10
 #: A counterpart is at most this many times fainter, after the ratio of matched stars.
 _ALIKE = 30.0
 _FIXED_PATTERNS = 2
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Settings of a match.
-
-    Parameters
-    ----------
-    search_radius_px, tolerance_px : float
-        Offset that is expected, and distance within which two stars are the same.
-    minimum_matches : int
-        Fewest matched stars.
-    max_rms_px : float
-        Larger residuals refuse a solution.
-    max_sip_order : int
-        Highest order of a fitted distortion; 1 is none.
-    max_scale_error : float
-        Largest relative error of the pixel scale.
-    max_false_matches : float
-        Largest expected number of chance matches.
-    mirrored : bool
-        Try mirror images.
-    catalog_error_arcsec : float
-        Position error of catalogue stars per axis.
-    max_mag_scatter : float
-        Matched catalogue stars whose magnitudes scatter more are wrong ones.
-    """
-
-    search_radius_px: float = 100.0
-    tolerance_px: float = 2.0
-    minimum_matches: int = 3
-    max_rms_px: float = 1.0
-    max_sip_order: int = 3
-    max_scale_error: float = 0.05
-    max_false_matches: float = 1e-3
-    mirrored: bool = True
-    catalog_error_arcsec: float = 0.2
-    max_mag_scatter: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Stars:
-    """Positions of stars, the brightest first.
-
-    Parameters
-    ----------
-    xy : ndarray of float64, shape (n, 2)
-        0-based pixel positions.
-    err : ndarray of float64, shape (n,)
-        Error per axis in pixels.
-    flux : ndarray of float64, shape (n,)
-        Flux in any unit.
-    """
-
-    xy: NDArray[np.float64]
-    err: NDArray[np.float64]
-    flux: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.xy)
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """A solved frame.
-
-    Parameters
-    ----------
-    wcs : astropy.wcs.WCS
-        World coordinates of the frame's pixels.
-    match : Match
-        The stars behind it.
-    step : Affine
-        Plane transformation from the frame's pixels to where the stars were expected.
-    sip_order : int
-        Order of the fitted distortion, 0 if none.
-    """
-
-    wcs: WCS
-    match: Match
-    step: Affine
-    sip_order: int = 0
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why there is no solution: a reason code and a sentence."""
-
-    code: str
-    why: str
-
-
-def star_arrays(sources: Table) -> Stars:
-    """Return the stars of a table of sources in order of brightness.
-
-    Parameters
-    ----------
-    sources : astropy.table.Table
-        Columns x, y, flux and, if there, x_err, y_err and flags.
-    """
-    xy = np.stack([np.asarray(sources[name], dtype=float) for name in ("x", "y")], axis=1)
-    flux = np.asarray(sources["flux"], dtype=float)
-    err = np.full(len(xy), np.nan)
-    if {"x_err", "y_err"} <= set(sources.colnames):
-        one, two = (np.asarray(sources[name], dtype=float) for name in ("x_err", "y_err"))
-        err = np.sqrt((one**2 + two**2) / 2)
-    usable = np.isfinite(xy).all(axis=1)
-    if "flags" in sources.colnames:
-        from skymill.steps.sources import SourceFlag
-
-        # Hits and hot pixels make a pattern of their own, which does not move with the sky. A
-        # star with a hit in its aperture is a star: what is masked was replaced.
-        no_star = SourceFlag.SHARP | SourceFlag.CENTRE_MASKED | SourceFlag.BAD_CENTRE
-        usable &= (np.asarray(sources["flags"], dtype=int) & int(no_star)) == 0
-    good = np.flatnonzero(usable)
-    order = good[np.argsort(-np.nan_to_num(flux[good], nan=-np.inf), kind="stable")]
-    err = np.where(np.isfinite(err) & (err > 0), err, _ERROR_UNKNOWN_PX)
-    return Stars(xy[order], np.hypot(err[order], _ERROR_FLOOR_PX), flux[order])
+#: Without world coordinates a shift of few stars is sought within this part of the frame.
+_FEW_REACH = 0.5
 
 
 def _match(
@@ -169,9 +52,10 @@ def _match(
     expected_err: NDArray[np.float64],
     shape: tuple[int, int],
     limits: Limits,
+    plan: list[Search] | None = None,
 ) -> Match | Refusal:
     """Match stars with their expected positions and fit all of them."""
-    plan = searches(
+    plan = plan or searches(
         shape,
         near_px=limits.search_radius_px,
         max_scale=limits.max_scale_error,
@@ -195,6 +79,7 @@ def _match(
         tolerance_px=limits.tolerance_px,
         source_error=stars.err,
         reference_error=expected_err,
+        most="shift" if limits.transform == "translation" else "affine",
     )
 
 
@@ -205,6 +90,8 @@ def align(
     header_wcs: WCS | None,
     shape: tuple[int, int],
     limits: Limits,
+    *,
+    few: bool = False,
 ) -> Solution | Refusal:
     """Align a frame to the stars of its reference frame.
 
@@ -222,7 +109,10 @@ def align(
     shape : tuple of int
         Shape (ny, nx) of the frame.
     limits : Limits
-        Settings.
+        Settings. Those of rotation, scale and translation hold for the map from the pixels
+        of the frame to those of the reference frame.
+    few : bool
+        Match one to three stars by a shift, instead of a pattern.
 
     Returns
     -------
@@ -233,37 +123,96 @@ def align(
     if header_wcs is not None:
         world = pixel_to_sky(reference_wcs, reference.xy)
         expected = sky_to_pixel(header_wcs, world[:, 0], world[:, 1])
-    there = _pick(Stars(expected, reference.err, reference.flux), np.isfinite(expected.sum(axis=1)))
-    here, refusal = stars, Refusal("REGISTRATION", "")
+    there = Stars(expected, reference.err, reference.flux)
+    there = pick(there, np.isfinite(expected).all(axis=1))
+    # A translation is found near, far, or after a half turn (of the mount at the meridian).
+    plan = searches(shape, near_px=limits.search_radius_px, max_scale=limits.max_scale_error)
+    if few:
+        reach = _FEW_REACH * max(shape) if header_wcs is None else limits.search_radius_px
+        match = match_few(stars, there, shape, limits, reach_px=reach)
+    elif limits.transform == "translation":
+        match = _moving(stars, there, shape, limits, [replace(s, max_scale=0.0) for s in plan[:3]])
+    else:
+        match = _moving(stars, there, shape, limits, None)
+    if isinstance(match, Refusal):
+        return Refusal("REGISTRATION", match.why)
+    if match.rms > limits.max_rms_px:
+        return Refusal("REGISTRATION_POOR", _poor(match, limits.max_rms_px))
+    wcs, _ = composed(base, match.transform, shape)
+    wrong = _beyond(wcs, reference_wcs, shape, limits)
+    if wrong:
+        return Refusal("REGISTRATION", wrong)
+    step = match.transform
+    quality = measure(
+        stars.xy, stars.err, there.xy, there.err, match, step, step, 0, shape, limits.tolerance_px
+    )
+    return Solution(wcs, match, step, quality=quality)
+
+
+def _moving(
+    stars: Stars, reference: Stars, shape: tuple[int, int], limits: Limits, plan: Any
+) -> Match | Refusal:
+    """Match patterns that move with the sky; those of the detector are left out in turn.
+
+    The indices of the match are those of the lists that were given.
+    """
+    here = np.arange(len(stars))
+    there = np.arange(len(reference))
+    refusal = Refusal("REGISTRATION", "")
     for _ in range(_FIXED_PATTERNS + 1):
-        match = _match(here, there.xy, there.err, shape, limits)
+        one, two = pick(stars, here), pick(reference, there)
+        match = _match(one, two.xy, two.err, shape, limits, plan)
         if isinstance(match, Refusal):
-            return refusal if refusal.why else Refusal("REGISTRATION", match.why)
-        share = _share_of_light(here, there, match, shape, 5 * limits.tolerance_px)
+            return refusal if refusal.why else match
+        share = _share_of_light(one, two, match, shape, 5 * limits.tolerance_px)
+        whole = replace(match, source=here[match.source], reference=there[match.reference])
         if share >= _LEAST_LIGHT:
-            break
+            return whole
         refusal = Refusal(
             "REGISTRATION",
             f"{len(match.source)} sources stay at a shift of {_moved(match, shape):.2f} px, but "
             f"the brightest ones do not ({100 * share:.0f} % of the light finds its "
             "counterpart): they belong to the detector, and no other pattern is common",
         )
-        here = _pick(here, ~np.isin(np.arange(len(here)), match.source))
-        there = _pick(there, ~np.isin(np.arange(len(there)), match.reference))
-    else:
-        return refusal
-    if match.rms > limits.max_rms_px:
-        return Refusal("REGISTRATION_POOR", _poor(match, limits.max_rms_px))
-    return Solution(compose(base, match.transform, shape), match, match.transform)
-
-
-def _pick(stars: Stars, keep: NDArray[np.bool_]) -> Stars:
-    return Stars(stars.xy[keep], stars.err[keep], stars.flux[keep])
+        here = np.setdiff1d(here, whole.source)
+        there = np.setdiff1d(there, whole.reference)
+    return refusal
 
 
 def _moved(match: Match, shape: tuple[int, int]) -> float:
     middle = np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2]])
     return float(np.hypot(*(match.transform(middle) - middle)[0]))
+
+
+def _beyond(wcs: WCS, reference_wcs: WCS, shape: tuple[int, int], limits: Limits) -> str:
+    """Say which limit the map from a frame to its reference frame exceeds, if one does."""
+    ny, nx = shape
+    middle = np.array([(nx - 1) / 2, (ny - 1) / 2])
+    frame = middle + np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]]) * middle / 2
+    world = pixel_to_sky(wcs, frame)
+    there = sky_to_pixel(reference_wcs, world[:, 0], world[:, 1])
+    if not np.isfinite(there).all():
+        return "the frame does not lie near the reference frame"
+    step = fit_affine(frame, there, "affine")
+    shift = step(middle[None, :])[0] - middle
+    if abs(step.rotation_deg) > limits.max_rotation_deg:
+        return (
+            f"a rotation of {step.rotation_deg:.2f} deg, astrometry.max_rotation_deg is "
+            f"{limits.max_rotation_deg:g}"
+        )
+    ratio = max(step.scale, 1 / step.scale)
+    if ratio > limits.max_scale_ratio:
+        return (
+            f"a scale ratio of {step.scale:.5f}, astrometry.max_scale_ratio is "
+            f"{limits.max_scale_ratio:g} and its inverse"
+        )
+    if (np.abs(shift) > limits.max_translation_px).any():
+        return (
+            f"a translation of ({shift[0]:.1f}, {shift[1]:.1f}) px, "
+            "astrometry.max_translation_px is "
+            f"({limits.max_translation_px[0]:g}, {limits.max_translation_px[1]:g})"
+        )
+    return ""
 
 
 def _share_of_light(
@@ -325,7 +274,8 @@ def solve(
     catalog : RefCatalog
         Reference stars at the epoch of the frame.
     wcs : astropy.wcs.WCS
-        Approximate celestial coordinates; projection and distortion are kept.
+        Approximate celestial coordinates; distortion is kept, and the projection too
+        unless ``limits.projection`` names another.
     shape : tuple of int
         Shape (ny, nx) of the frame.
     limits : Limits
@@ -337,6 +287,12 @@ def solve(
     -------
     Solution or Refusal
     """
+    conversion = 0.0
+    if limits.projection == "tan":
+        # The distortion of a start that is wrong by a shift is no error of the conversion.
+        wcs, _ = convert(wcs, shape, "tan")
+    elif limits.projection != "auto" and not _plain_start(wcs):
+        wcs, conversion = convert(wcs, shape, "tpv" if limits.projection == "tpv" else "sip")
     near, expected, mags = _expected(catalog, wcs, shape, limits, band)
     if len(near) < limits.minimum_matches:
         return Refusal(
@@ -344,22 +300,15 @@ def solve(
             f"{len(near)} stars of {catalog.label} are near the frame, "
             f"{limits.minimum_matches} are needed",
         )
-    scale = pixel_scale(wcs, shape)
-    err = np.full(len(near), limits.catalog_error_arcsec / scale)
-    match = _match(stars, expected, err, shape, limits)
+    err = _catalog_errors(near, limits.catalog_error_arcsec) / pixel_scale(wcs, shape)
+    match = _match(stars, expected, err, shape, replace(limits, transform="affine"))
     if isinstance(match, Refusal):
         return Refusal("NO_MATCH", f"{len(near)} stars of {catalog.label} near: {match.why}")
-    zero = mags[match.reference] + 2.5 * np.log10(np.clip(stars.flux[match.source], 1e-9, None))
-    zero = zero[np.isfinite(zero)]
-    if len(zero) >= limits.minimum_matches:
-        scatter = 1.4826 * float(np.median(np.abs(zero - np.median(zero))))
-        if scatter > limits.max_mag_scatter:
-            return Refusal(
-                "NO_MATCH",
-                f"the magnitudes of the {len(zero)} stars that match {catalog.label} scatter "
-                f"by {scatter:.2f} mag, more than {limits.max_mag_scatter:g}",
-            )
-    match, step, distortion = with_distortion(
+    scatter = _mag_scatter(stars, mags, match, limits)
+    if scatter:
+        return Refusal("NO_MATCH", f"{catalog.label}: {scatter}")
+    order = 1 if limits.projection == "tan" else limits.max_sip_order
+    match, step, bent = with_distortion(
         stars.xy,
         stars.err,
         expected,
@@ -368,13 +317,53 @@ def solve(
         wcs,
         shape,
         tolerance_px=limits.tolerance_px,
-        max_order=limits.max_sip_order,
+        max_order=order,
     )
-    limit = max(limits.max_rms_px, 4 * float(err[0]))
+    limit = max(limits.max_rms_px, 4 * float(np.median(err)))
     if match.rms > limit:
         return Refusal("NO_MATCH", _poor(match, limit))
-    order = 0 if distortion is None else distortion.order
-    return Solution(compose(wcs, step, shape, distortion), match, step, order)
+    solved, error = composed(wcs, step, shape, bent)
+    if limits.projection in ("sip", "tpv") and bent is not None:
+        solved, again = convert(solved, shape, "tpv" if limits.projection == "tpv" else "sip")
+        error += again
+    order = 0 if bent is None else bent.order
+    model = step if bent is None else (lambda xy: step(bent(xy)))
+    quality = measure(
+        *(stars.xy, stars.err, expected, err, match, model, step, order, shape),
+        limits.tolerance_px,
+    )
+    return Solution(solved, match, step, order, quality, conversion + error)
+
+
+def _plain_start(wcs: WCS) -> bool:
+    """A plane projection takes any distortion that is fitted on top."""
+    return kind_of(wcs) == "tan"
+
+
+def _catalog_errors(catalog: RefCatalog, floor_arcsec: float) -> NDArray[np.float64]:
+    """Position errors of catalogue stars per axis in arcsec; a star without one gets the floor.
+
+    Catalogues that give errors of their own are believed no further than that.
+    """
+    own = getattr(catalog, "position_err", None)
+    if own is None:
+        return np.full(len(catalog), floor_arcsec)
+    return np.hypot(floor_arcsec, np.nan_to_num(np.asarray(own, float)))
+
+
+def _mag_scatter(stars: Stars, mags: NDArray[np.float64], match: Match, limits: Limits) -> str:
+    """Say so if the magnitudes of the matched stars have nothing to do with each other."""
+    zero = mags[match.reference] + 2.5 * np.log10(np.clip(stars.flux[match.source], 1e-9, None))
+    zero = zero[np.isfinite(zero)]
+    if len(zero) < limits.minimum_matches:
+        return ""
+    scatter = 1.4826 * float(np.median(np.abs(zero - np.median(zero))))
+    if scatter <= limits.max_mag_scatter:
+        return ""
+    return (
+        f"the magnitudes of the {len(zero)} stars that match scatter by {scatter:.2f} mag, "
+        f"more than {limits.max_mag_scatter:g}"
+    )
 
 
 def _expected(

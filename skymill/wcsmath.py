@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Distortion",
     "compose",
+    "fit_monomials",
+    "kind_of",
     "linear_wcs",
+    "monomials",
     "orientation",
     "pixel_scale",
     "pixel_to_sky",
@@ -35,6 +38,7 @@ __all__ = [
     "wcs_from_text",
     "wcs_header",
     "wcs_to_text",
+    "write_sip",
 ]
 
 #: Plausible pixel scales (arcsec) and largest deviation from square pixels.
@@ -63,6 +67,19 @@ def wcs_header(wcs: WCS) -> Header:
     for key in _TIME_CARDS:
         header.remove(key, ignore_missing=True)
     return header
+
+
+def kind_of(wcs: WCS) -> str:
+    """Return ``tan``, ``sip``, ``tpv`` or ``other``; ``linear`` if not celestial.
+
+    The name is taken from the cards that would be written: once set up, wcslib reports
+    TPV as TAN.
+    """
+    if not wcs.has_celestial:
+        return "linear"
+    if wcs.sip is not None:
+        return "sip"
+    return {"-TAN": "tan", "-TPV": "tpv"}.get(str(wcs_header(wcs)["CTYPE1"])[4:8], "other")
 
 
 def wcs_from_header(header: Header) -> WCS:
@@ -285,8 +302,8 @@ def compose(
             header[f"PC{i}_{j}"] = float(matrix[i - 1, j - 1])
     if wcs.sip is None and distortion is None:
         return wcs_from_header(header)
-    if wcs.sip is None and not str(wcs.wcs.ctype[0]).endswith("-TAN"):
-        raise ValueError(f"SIP cannot be written beside {wcs.wcs.ctype[0]}")
+    if wcs.sip is None and kind_of(wcs) != "tan":
+        raise ValueError(f"SIP cannot be written beside {header['CTYPE1']}")
     return _with_sip(header, wcs, transform, shape, distortion, crpix, moved)
 
 
@@ -317,17 +334,36 @@ def _with_sip(
     focal = target - (crpix - 1)
     back = np.linalg.inv(transform.matrix)
     v = grid + 1 - moved
-    a = _fit(v, focal @ back.T - v, order)
-    inverse = _fit(focal @ back.T, v - focal @ back.T, min(order + 1, 8))
+    a = fit_monomials(v, focal @ back.T - v, order)
     for key in [key for key in header if key[:2] in ("A_", "B_", "AP", "BP")]:
         del header[key]
-    for name, value in (("CTYPE1", "-SIP"), ("CTYPE2", "-SIP")):
-        if not str(header[name]).endswith(value):
-            header[name] = str(header[name]) + value
-    for axis, (one, two) in enumerate((("A", "AP"), ("B", "BP"))):
-        _write(header, one, order, a[:, axis])
-        _write(header, two, min(order + 1, 8), inverse[:, axis])
+    write_sip(header, v, focal @ back.T, a, order)
     return wcs_from_header(header)
+
+
+def write_sip(header: Header, v: Points, focal: Points, forward: Points, order: int) -> None:
+    """Write SIP terms, and the polynomials of the inverse fitted to the same points.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Cards of a TAN projection; changed.
+    v, focal : ndarray of float64, shape (n, 2)
+        Distances from CRPIX in pixels before and after the distortion.
+    forward : ndarray of float64, shape (n_terms, 2)
+        Polynomial of ``v`` that is added to it, all degrees from 0, at most of ``order``.
+    order : int
+        Order that is written; missing terms are zero.
+    """
+    missing = (order + 1) * (order + 2) // 2 - len(forward)
+    forward = np.concatenate([forward, np.zeros((missing, 2))])
+    inverse = fit_monomials(focal, v - focal, min(order + 1, 8))
+    for name in ("CTYPE1", "CTYPE2"):
+        if not str(header[name]).endswith("-SIP"):
+            header[name] = str(header[name]) + "-SIP"
+    for axis, (one, two) in enumerate((("A", "AP"), ("B", "BP"))):
+        _write(header, one, order, forward[:, axis])
+        _write(header, two, min(order + 1, 8), inverse[:, axis])
 
 
 def _focal_offset(wcs: WCS, crpix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -337,7 +373,8 @@ def _focal_offset(wcs: WCS, crpix: NDArray[np.float64]) -> NDArray[np.float64]:
     return (crpix - 1) + constant - at_crpix
 
 
-def _fit(v: Points, value: Points, order: int) -> NDArray[np.float64]:
+def fit_monomials(v: Points, value: Points, order: int) -> NDArray[np.float64]:
+    """Fit ``value`` by all monomials of ``v`` up to an order; see `monomials` for their order."""
     scale = float(np.abs(v).max())
     design = monomials(v / scale, 0, order)
     solution, *_ = np.linalg.lstsq(design, value, rcond=1e-14)

@@ -1,4 +1,4 @@
-"""Robust common offset of many measurements with an unknown intrinsic scatter."""
+"""Robust offset, and linear terms, of many measurements with an unknown intrinsic scatter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Offset", "intrinsic_scatter", "robust_offset"]
+__all__ = [
+    "Offset",
+    "TermFit",
+    "fit_extinction",
+    "intrinsic_scatter",
+    "robust_fit",
+    "robust_offset",
+]
 
 #: Weight of the expected scatter, as a number of stars.
 _PRIOR_STARS = 4.0
@@ -176,3 +183,158 @@ def _all_at_once(
         keep = again
         eps = _joined(intrinsic_scatter(values[keep], sigma[keep]), int(keep.sum()), expected)
     return keep
+
+
+@dataclass(frozen=True, eq=False)
+class TermFit:
+    """A common offset and linear terms beside it.
+
+    Parameters
+    ----------
+    offset : Offset
+        The offset where all terms are zero.
+    coefficients : ndarray of float64, shape (k,)
+        Coefficients of the terms.
+    covariance : ndarray of float64, shape (1 + k, 1 + k)
+        Covariance of the offset and the coefficients.
+    residuals : ndarray of float64, shape (n,)
+        Measurements minus the fit, of the rejected ones, too.
+    """
+
+    offset: Offset
+    coefficients: Floats
+    covariance: Floats
+    residuals: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """One-sigma errors of the coefficients."""
+        return np.asarray(np.sqrt(np.diag(self.covariance)[1:]))
+
+
+def robust_fit(
+    values: Floats,
+    sigma: Floats,
+    terms: Floats,
+    *,
+    clip_sigma: float = 4.0,
+    expected_scatter: float = 0.03,
+) -> TermFit:
+    """Fit an offset and linear terms to measurements, some of which are wrong.
+
+    Absolute deviations give the first guess, since a fit by squares would follow what is
+    wrong; then the measurements are judged as in `robust_offset` and fitted by weighted
+    least squares in turn until they are the same ones. The intrinsic scatter is found by
+    restricted maximum likelihood, so the fitted terms cost their degrees of freedom:
+
+    ``sum w^2 r^2 - sum w + tr((X^T W X)^-1 X^T W^2 X) = 0``
+
+    Parameters
+    ----------
+    values, sigma : ndarray of float64, shape (n,)
+        Finite measurements and their positive errors.
+    terms : ndarray of float64, shape (n, k)
+        Values of the terms; best centred, so that the offset belongs to the typical star.
+    clip_sigma, expected_scatter : float
+        As in `robust_offset`.
+
+    Returns
+    -------
+    TermFit
+
+    Raises
+    ------
+    ValueError
+        If there are not at least two measurements more than coefficients.
+    """
+    n, k = terms.shape
+    if n < k + 3:
+        raise ValueError(f"{n} measurements cannot tell {k + 1} coefficients")
+    design = np.column_stack([np.ones(n), terms])
+    solution = _least_absolute(values, sigma, design)
+    keep = np.ones(n, bool)
+    for _ in range(30):
+        residual = values - design @ solution
+        again = robust_offset(
+            residual, sigma, clip_sigma=clip_sigma, expected_scatter=expected_scatter
+        ).keep
+        # A term needs its measurements: with too few left it is not a fit any more.
+        if again.sum() < k + 3:
+            again = keep
+        eps = _restricted_scatter(values[again], sigma[again], design[again])
+        solution, covariance = _weighted(values[again], sigma[again], design[again], eps)
+        if np.array_equal(again, keep):
+            break
+        keep = again
+    m = int(keep.sum())
+    wider = (1 + (2 + k) / m) ** 2
+    covariance = covariance * wider
+    offset = Offset(float(solution[0]), float(np.sqrt(covariance[0, 0])), eps, keep)
+    return TermFit(offset, solution[1:], covariance, values - design @ solution)
+
+
+def _least_absolute(values: Floats, sigma: Floats, design: Floats) -> Floats:
+    """Minimise ``sum |r| / sigma`` by reweighting."""
+    solution = np.zeros(design.shape[1])
+    solution[0] = np.median(values)
+    for _ in range(50):
+        residual = values - design @ solution
+        floor = 0.1 * np.median(np.abs(residual)) + 1e-9
+        weight = 1 / (np.maximum(np.abs(residual), floor) * np.hypot(sigma, floor))
+        better = np.linalg.solve(
+            design.T @ (weight[:, None] * design), design.T @ (weight * values)
+        )
+        done = np.abs(better - solution).max() < 1e-9
+        solution = better
+        if done:
+            break
+    return np.asarray(solution)
+
+
+def _weighted(values: Floats, sigma: Floats, design: Floats, eps: float) -> tuple[Floats, Floats]:
+    """Weighted least squares with errors of sigma and eps joined."""
+    weight = 1 / (sigma**2 + eps**2)
+    covariance = np.linalg.inv(design.T @ (weight[:, None] * design))
+    return np.asarray(covariance @ (design.T @ (weight * values))), np.asarray(covariance)
+
+
+def _restricted_scatter(values: Floats, sigma: Floats, design: Floats) -> float:
+    """Intrinsic scatter about a linear model by restricted maximum likelihood."""
+
+    def slope(eps2: float) -> float:
+        weight = 1 / (sigma**2 + eps2)
+        solution, covariance = _weighted(values, sigma, design, float(np.sqrt(eps2)))
+        residual = values - design @ solution
+        lost = np.trace(covariance @ (design.T @ ((weight**2)[:, None] * design)))
+        return float((weight**2 * residual**2).sum() - weight.sum() + lost)
+
+    if slope(0.0) <= 0:
+        return 0.0
+    low, high = 0.0, float(((values - values.mean()) ** 2).sum()) + 1e-12
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return float(np.sqrt((low + high) / 2))
+
+
+def fit_extinction(zp: Floats, zp_err: Floats, airmass: Floats) -> TermFit | None:
+    """Fit ``zp = zp_0 - k (X - X_0)`` over frames, ``X_0`` their median airmass.
+
+    Clouds only take light away, in single frames: they are the outliers of the fit.
+
+    Parameters
+    ----------
+    zp, zp_err, airmass : ndarray of float64, shape (n,)
+        Zero points with errors and airmasses of frames of one filter and night; those
+        that are not finite are left out.
+
+    Returns
+    -------
+    TermFit or None
+        None with fewer than five frames, or if the airmass spans less than 0.2.
+    """
+    known = np.isfinite(zp) & (zp_err > 0) & np.isfinite(airmass)
+    if known.sum() < 5 or np.ptp(airmass[known]) < 0.2:
+        return None
+    x = airmass[known] - np.median(airmass[known])
+    return robust_fit(zp[known], zp_err[known], -x[:, None], expected_scatter=0.01)

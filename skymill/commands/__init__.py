@@ -16,8 +16,8 @@ __all__ = ["COMMANDS", "Command", "load"]
 
 #: Commands in the order in which an observer meets them.
 COMMANDS = (
-    "demo", "init", "ingest", "run", "status", "explain", "report", "show", "instrument",
-    "simulate",
+    "demo", "init", "ingest", "run", "status", "explain", "report", "show", "animate", "catalog",
+    "export", "instrument", "simulate",
 )  # fmt: skip
 
 

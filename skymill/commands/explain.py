@@ -246,7 +246,8 @@ def _master(project: Project, plan: Plan, name: str, outcomes: Sequence[GroupOut
 
 def _stack(project: Project, plan: Plan, name: str, outcomes: Sequence[GroupOutcome]) -> list[str]:
     stack = plan.stacks[name]
-    lines = [name, f"  {'stack':<16} field {stack.field}, filter {stack.filter}, {stack.epoch}"]
+    place = f"tile {stack.tile}" if stack.tile else f"field {stack.field}"
+    lines = [name, f"  {'stack':<16} {place}, filter {stack.filter}, {stack.epoch}"]
     lines += ["", *_group(name, ("stack", "catalog"), outcomes)]
     paths = [f"stack/{name}.fits", f"catalog/{name}.parquet"]
     return lines + _listed("products", _existing(project, paths))

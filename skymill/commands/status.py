@@ -36,8 +36,9 @@ _UNITS = {
     "catalog": "stack",
     "photometry": "block",
     "lightcurves": "field",
+    "movers": "field",
 }
-_AFTER_STACK = ("stack", "catalog", "photometry", "lightcurves")
+_AFTER_STACK = ("stack", "catalog", "photometry", "lightcurves", "movers")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skymill.header_wcs import WcsVerdict, frame_wcs, separation_deg
 from skymill.ingest.amplifiers import as_column
+from skymill.pixel_map import trimmed_shape
+from skymill.wcsmath import pixel_to_sky
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from astropy.wcs import WCS
 
     from skymill.ingest.image import Image
     from skymill.ingest.values import CardReader
@@ -201,6 +207,7 @@ def fill_sky(image: Image, row: Row, kind: str) -> None:
         image.notes.flag(code, message[:1].upper() + message[1:])
     if verdict.wcs is not None:
         row["wcs"] = "ok"
+        row["corners"] = _corners(verdict.wcs, trimmed_shape(row))
     elif verdict.notes:
         row["wcs"] = verdict.notes[-1][0]
     if row["site"] == "":
@@ -208,6 +215,16 @@ def fill_sky(image: Image, row: Row, kind: str) -> None:
             "NO_SITE", "The place of the telescope is not known: no barycentric times."
         )
     _airmass(image, row)
+
+
+def _corners(wcs: WCS, shape: tuple[int, int]) -> str:
+    """Outer corners of the trimmed frame in order around it, to a tenth of an arcsec."""
+    ny, nx = shape
+    xy = np.array([[0, 0], [nx, 0], [nx, ny], [0, ny]]) - 0.5
+    sky = pixel_to_sky(wcs, xy)
+    if not np.isfinite(sky).all():
+        return ""
+    return ";".join(f"{ra % 360:.5f} {dec:.5f}" for ra, dec in sky)
 
 
 def _try_hours(

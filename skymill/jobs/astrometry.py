@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.catalogs import read_catalog
-from skymill.errors import Result
+from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import frame_file
 from skymill.jobs.tables import by_frame, catalog_inputs, from_records, table_inputs
 from skymill.steps.astrometry import astrometry
@@ -28,9 +28,22 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "frame_id": ("U", None, "frame"),
     "solution": ("U", None, "absolute, header, relative or none"),
     "method": ("U", None, "how the solution was found"),
+    "ladder": ("U", None, "what was tried, one rung per line"),
     "reference": ("U", None, "catalogue or frame that it refers to"),
+    "projection": ("U", None, "tan, sip, tpv, other, or linear if not on the sky"),
+    "order": ("i8", None, "order of the polynomial that was fitted, 0 if none"),
     "n_match": ("i8", None, "stars matched"),
+    "n_rejected": ("i8", None, "stars left out as outliers"),
     "rms_px": ("f8", "pix", "residual of the matched stars, per axis"),
+    "rms_x_px": ("f8", "pix", "residual along the first axis"),
+    "rms_y_px": ("f8", "pix", "residual along the second axis"),
+    "holdout_rms_px": ("f8", "pix", "residual of stars left out of the fit, per axis"),
+    "variance_ratio": ("f8", None, "mean square of residual over assumed error"),
+    "middle_err_px": ("f8", "pix", "error of the position of the middle, per axis"),
+    "scale_err": ("f8", None, "relative error of the pixel scale"),
+    "rotation_err_deg": ("f8", "deg", "error of the rotation"),
+    "covariance": ("U", None, "covariance of the terms, see position_error"),
+    "expected_false": ("f8", None, "equally good matches expected by chance"),
     "rms_arcsec": ("f8", "arcsec", "residual of the matched stars, per axis"),
     "shift_px": ("f8", "pix", "shift from where the frame was expected"),
     "rotation_deg": ("f8", "deg", "rotation from what was expected"),
@@ -81,6 +94,7 @@ def astrometry_block(
     best = reference_solution(stars)
     known = read_catalog(catalog[0]) if catalog else None
     empty = empty_sources_table()
+    ladders: dict[str, str] = {}
 
     def work(row: Mapping[str, Any]) -> Result[dict[str, Any]]:
         name = str(row["frame_id"])
@@ -88,9 +102,13 @@ def astrometry_block(
         mine = found.get(name, empty)
         is_best = best is not None and best["frame_id"] == name
         lists = None if is_best or best is None else stars
-        result = astrometry(
-            mine, row, wcs, shape, lists, None if is_best else best, known, **settings
-        )
+        try:
+            result = astrometry(
+                mine, row, wcs, shape, lists, None if is_best else best, known, **settings
+            )
+        except StepFailed as failure:
+            ladders[name] = str(failure.numbers.get("ladder") or "")
+            raise
         value = {**result.value, "ny": shape[0], "nx": shape[1]}
         # Without a catalogue nothing better was asked for; the reference frame says it once.
         flags = [flag for flag in result.flags if known or flag[0] not in _WITHOUT_CATALOG]
@@ -99,7 +117,10 @@ def astrometry_block(
     solved = run_block("astrometry", rows, work, outcomes=outcomes, upstream=[upstream])
     inputs = table_inputs(sources, reference) | catalog_inputs(catalog)
     facts = provenance.facts("astrometry", code=code, settings=settings, inputs=inputs)
-    everyone = [solved.get(str(r["frame_id"]), {"frame_id": r["frame_id"]}) for r in rows]
+    names = [str(row["frame_id"]) for row in rows]
+    everyone = [
+        solved.get(name, {"frame_id": name, "ladder": ladders.get(name, "")}) for name in names
+    ]
     io.write_table(table, from_records(everyone, _COLUMNS, {"solution": "none"}), facts)
 
 

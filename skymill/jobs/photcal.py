@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.catalogs import read_catalog
@@ -13,6 +15,7 @@ from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import by_frame, catalog_inputs, from_records, records, table_inputs
 from skymill.steps.photcal import photcal
 from skymill.steps.sources import empty_sources_table
+from skymill.zeropoint import fit_extinction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +44,15 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "sky_e": ("f8", "electron", "median background"),
     "depth_mag": ("f8", "mag", "5-sigma source in the main aperture"),
     "depth_flux_e": ("f8", "electron", "5-sigma flux in the main aperture"),
+    "half_mag": ("f8", "mag", "magnitude at which one half of planted stars is found"),
+    "half_err_mag": ("f8", "mag", "one-sigma error of half_mag"),
+    "half_offset_mag": ("f8", "mag", "half_mag brighter than theory by this"),
+    "saturation_mag": ("f8", "mag", "star whose peak saturates"),
+    "colour": ("U", None, "colour of the colour term"),
+    "colour_0": ("f8", "mag", "colour that zp belongs to"),
+    "colour_term": ("f8", None, "change of zp per magnitude of colour"),
+    "colour_term_err": ("f8", None, "one-sigma error of colour_term; 0 if it was given"),
+    "spatial": ("U", "mag", "coefficients of the Legendre terms in position"),
     "airmass": ("f8", None, "airmass"),
     "mjd_mid": ("f8", "d", "middle of the exposure, MJD UTC"),
     "exptime_s": ("f8", "s", "exposure time"),
@@ -62,6 +74,7 @@ def photcal_block(
     table: str | Path,
     outcomes: str | Path,
     settings: Mapping[str, Any],
+    detection: Mapping[str, Any],
     code: str,
 ) -> None:
     """Calibrate the fluxes of a block.
@@ -84,6 +97,8 @@ def photcal_block(
         Table of zero points and table of outcomes to write.
     settings : mapping
         Settings of the step.
+    detection : mapping
+        Settings of ``sources``, for planted stars.
     code : str
         Fingerprint of the code.
     """
@@ -107,6 +122,7 @@ def photcal_block(
             frame=load_frame(calibrated, masks, name),
             background=load_background(backgrounds, name),
             measured=measured[name],
+            detection=detection,
             **settings,
         )
         # Without a catalogue nothing better was asked for; the stack says it once.
@@ -116,6 +132,7 @@ def photcal_block(
     done = run_block("photcal", rows, work, outcomes=outcomes, upstream=[upstream])
     everyone = [done.get(str(r["frame_id"]), {"frame_id": r["frame_id"]}) for r in rows]
     facts = provenance.facts("photcal", code=code, settings=settings, inputs=inputs)
+    facts |= _extinction(list(done.values()))
     io.write_table(table, from_records(everyone, _COLUMNS, {"solution": "none"}), facts)
 
 
@@ -126,3 +143,21 @@ def _solution_of_filter(stars: Table, filter_: str) -> dict[str, Any] | None:
             solution = stars.meta["solutions"].get(name, {"solution": "none"})
             return dict(solution) if solution["solution"] != "none" else None
     return None
+
+
+def _extinction(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the extinction of the block's frames, if their airmasses tell it."""
+    columns = [
+        np.array([float(item.get(name, np.nan)) for item in found])
+        for name in ("zp", "zp_err", "airmass")
+    ]
+    fit = fit_extinction(*columns)
+    if fit is None:
+        return {}
+    return {
+        "extinction": {
+            "value": round(float(fit.coefficients[0]), 5),
+            "err": round(float(fit.errors[0]), 5),
+            "n": int(fit.offset.keep.sum()),
+        }
+    }

@@ -10,6 +10,7 @@ from skymill.block import run_block
 from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import load_background, load_frame, origin
 from skymill.jobs.tables import records, stacked, table_inputs
+from skymill.measure.positions import read_positions
 from skymill.steps.photometry import empty_photometry, photometry
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def photometry_block(
     outcomes: str | Path,
     settings: Mapping[str, Any],
     code: str,
+    listed: str | Path | None = None,
 ) -> None:
     """Measure the sources of the stack on the frames of a block.
 
@@ -51,7 +53,12 @@ def photometry_block(
         Settings of the step.
     code : str
         Fingerprint of the code.
+    listed : str or Path, optional
+        Table of further positions (settings: photometry.positions).
     """
+    options = {name: value for name, value in settings.items() if name != "positions"}
+    if listed:
+        options["listed"] = read_positions(listed)
     positions = io.read_table(catalog)
     grid = io.wcs_from_text(positions.meta["wcs"]) if positions.meta.get("wcs") else None
     solutions = records(io.read_table(astrometry))
@@ -59,6 +66,8 @@ def photometry_block(
         o.frame_id: float(o.numbers.get("fwhm_px") or "nan") for o in io.read_outcomes(sources)
     }
     inputs = table_inputs(catalog, astrometry)
+    if listed:
+        inputs["positions"] = io.file_digest(listed)
 
     def work(row: Mapping[str, Any]) -> Result[Any]:
         name = str(row["frame_id"])
@@ -73,10 +82,10 @@ def photometry_block(
             grid,
             row,
             fwhm_px=seeing[name],
-            **settings,
+            **options,
         )
 
     found = run_block("photometry", rows, work, outcomes=outcomes, upstream=[upstream])
     facts = provenance.facts("photometry", code=code, settings=settings, inputs=inputs)
-    empty = empty_photometry(len(settings["apertures_fwhm"]))
+    empty = empty_photometry(len(settings["apertures_fwhm"]), settings["methods"])
     io.write_table(table, stacked(found, empty), facts)

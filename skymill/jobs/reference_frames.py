@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill import io, provenance
 from skymill.block import latest_outcomes
-from skymill.catalogs import read_catalog
-from skymill.errors import Outcome, Result, ScienceFailure, StepFailed
+from skymill.catalogs import as_table
+from skymill.errors import Outcome, Result, ScienceFailure
+from skymill.field_catalog import field_catalog, no_catalog
 from skymill.jobs.frames import frame_file
-from skymill.jobs.tables import by_frame, catalog_inputs, table_inputs
+from skymill.jobs.tables import by_frame, table_inputs
 from skymill.steps.astrometry import astrometry
 from skymill.steps.reference_frames import Candidate, reference_frames
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from skymill.catalogs import RefCatalog
+    from skymill.remote_services import Transport
+    from skymill.steps._reference_tries import Solve
 
 __all__ = ["reference_frames_field"]
 
 Row = Mapping[str, Any]
-Flags = tuple[tuple[str, str], ...]
 
 
 def reference_frames_field(
@@ -35,10 +36,13 @@ def reference_frames_field(
     upstream: Sequence[str],
     catalog: Sequence[str],
     table: str | Path,
+    catalog_table: str | Path,
     outcomes: str | Path,
     settings: Mapping[str, Any],
     astrometry_settings: Mapping[str, Any],
+    reference_settings: Mapping[str, Any] | None,
     code: str,
+    transport: Transport | None = None,
 ) -> None:
     """Choose the reference frames of a field and find where they point.
 
@@ -49,30 +53,49 @@ def reference_frames_field(
     tables, calibrated, upstream : sequence of str
         Sources, calibrated frames and outcomes of ``sources`` of the field's blocks.
     catalog : sequence of str
-        The reference catalogue, or nothing.
-    table, outcomes : str or Path
-        Star lists and table of outcomes to write. The facts of the table hold what is
-        known of each reference frame (``frames``) and its solution (``solutions``).
-    settings, astrometry_settings : mapping
-        Settings of this step and of ``astrometry``.
+        The local reference catalogue, or nothing.
+    table, catalog_table, outcomes : str or Path
+        Star lists, stars of the catalogue in this field and table of outcomes to write. The
+        facts of the star lists hold what is known of each reference frame (``frames``), its
+        solution (``solutions``) and which frames were tried (``tried``).
+    settings, astrometry_settings, reference_settings : mapping
+        Settings of this step, of ``astrometry``, and of the reference catalogue (None if there
+        is none).
     code : str
         Fingerprint of the code.
+    transport : Transport, optional
+        Asks a server in place of astroquery.
+
+    Raises
+    ------
+    CatalogUnreachableError
+        If the catalogue must be fetched and cannot be.
     """
     name = Path(outcomes).stem
+    if astrometry_settings.get("mode") == "align_only":
+        catalog, reference_settings = (), None
+    file = catalog[0] if catalog else None
+    known = field_catalog(name, rows, file, reference_settings, transport=transport)
     candidates = _candidates(rows, tables, calibrated, upstream)
-    inputs = table_inputs(*tables) | catalog_inputs(catalog)
+    inputs = table_inputs(*tables) | known.inputs
     facts = provenance.facts("reference_frames", code=code, settings=settings, inputs=inputs)
+    stars_of_catalog = as_table(known.catalog if known.catalog is not None else no_catalog())
+    facts_of_catalog = provenance.facts(
+        "reference_frames", code=code, settings=reference_settings or {}, inputs=known.inputs
+    )
+    io.write_table(catalog_table, stars_of_catalog, facts_of_catalog)
+    solve = _solver(known.catalog, astrometry_settings)
     try:
-        result = reference_frames(candidates, **settings)
+        result = reference_frames(candidates, solve, has_catalog=bool(known.catalog), **settings)
     except ScienceFailure as failure:
         outcome = Outcome.from_failure(name, "reference_frames", failure)
         stars = _no_stars()
     else:
         stars = result.value
-        known = read_catalog(catalog[0]) if catalog else None
-        facts["solutions"], flags = _solutions(stars, candidates, known, astrometry_settings)
-        result = Result(stars, result.flags + flags, result.numbers)
-        outcome = Outcome.from_result(name, "reference_frames", result)
+        numbers = {**result.numbers, **known.numbers}
+        outcome = Outcome.from_result(
+            name, "reference_frames", Result(stars, known.flags + result.flags, numbers)
+        )
     io.write_table(table, stars, facts)
     io.write_outcomes(outcomes, [outcome])
 
@@ -92,48 +115,16 @@ def _candidates(
     return found
 
 
-def _solutions(
-    stars: Table,
-    candidates: Sequence[Candidate],
-    catalog: RefCatalog | None,
-    settings: Mapping[str, Any],
-) -> tuple[dict[str, dict[str, Any]], Flags]:
-    """Solve the best frame, then those of the other filters relative to it.
+def _solver(catalog: RefCatalog | None, settings: Mapping[str, Any]) -> Solve:
+    def solve(
+        candidate: Candidate, stars: Table | None, reference: Mapping[str, Any] | None
+    ) -> Result[dict[str, Any]]:
+        return astrometry(
+            candidate.sources, candidate.row, candidate.header_wcs, candidate.shape,
+            stars, reference, catalog, **settings,
+        )  # fmt: skip
 
-    Returns the solutions, and what is to be said of that of the best frame.
-    """
-    by_id = {candidate.frame_id: candidate for candidate in candidates}
-    best: dict[str, Any] | None = None
-    flags: Flags = ()
-    solved: dict[str, dict[str, Any]] = {}
-    order = sorted(stars.meta["frames"], key=lambda n: (not stars.meta["frames"][n]["best"], n))
-    for name in order:
-        item = by_id[name]
-        try:
-            result = astrometry(
-                item.sources,
-                item.row,
-                item.header_wcs,
-                item.shape,
-                stars if best is not None else None,
-                best,
-                catalog,
-                **settings,
-            )
-        except StepFailed as failure:
-            solved[name] = {"solution": "none", "code": failure.code, "message": failure.message}
-            if best is None:
-                break  # nothing can be aligned to a frame that has no solution
-            continue
-        solved[name] = {k: _plain(v) for k, v in result.value.items()}
-        if best is None:
-            best, flags = result.value, result.flags
-    return solved, flags
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return solve
 
 
 def _no_stars() -> Table:

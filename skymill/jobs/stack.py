@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import latest_outcomes, stopped
 from skymill.errors import Outcome, StepFailed
-from skymill.grid import Grid, field_grid
-from skymill.jobs.frames import load_background, load_frame, origin
+from skymill.grid import Grid, make_grid
+from skymill.jobs.frames import frame_file, load_background, origin
 from skymill.jobs.tables import records, table_inputs
+from skymill.steps.shared_errors import Calibration, MasterCells
 from skymill.steps.stack import StackProduct, stack
-from skymill.steps.stack_inputs import StackFrame, StackInput
+from skymill.steps.stack_inputs import StackInput, StackRows
+from skymill.steps.stack_selection import on_one_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +43,9 @@ def stack_frames(
     outcomes: str | Path,
     settings: Mapping[str, Any],
     code: str,
+    grid_files: Sequence[str] = (),
+    fields: int = 1,
+    masters: Sequence[str] = (),
 ) -> None:
     """Stack the frames of a field and filter.
 
@@ -60,6 +66,13 @@ def stack_frames(
         Settings of the step.
     code : str
         Fingerprint of the code.
+    grid_files : sequence of str
+        File of the given grid, or nothing; its content belongs to the provenance.
+    fields : int
+        Fields that the frames come from: with several of them fluxes are brought to one
+        scale by the zero points.
+    masters : sequence of str
+        Files of the masters of these blocks, for the errors that frames share.
     """
     name = Path(stack_file).stem
     before = latest_outcomes(upstream)
@@ -72,15 +85,23 @@ def stack_frames(
     for path in photcal:
         fluxes |= records(io.read_table(path))
     usable = [row for row in rows if before[str(row["frame_id"])].usable]
+    if fields > 1:
+        fluxes = on_one_scale(fluxes)
     inputs = table_inputs(*photcal, *astrometry)
+    inputs |= {f"grid/{Path(path).name}": io.file_digest(path) for path in grid_files}
     for row in usable:
-        inputs |= origin(row["frame_id"], *places[str(row["frame_id"])])
+        inputs |= _origin(str(row["frame_id"]), places[str(row["frame_id"])])
+    inputs |= {f"master/{Path(path).stem}": io.data_digest(path) for path in masters}
     cards = provenance.cards("stack", code=code, settings=settings, inputs=inputs)
     try:
         reference = _reference(solutions)
         grid = _grid(solutions, settings, reference)
         frames = [_input(row, solutions[str(row["frame_id"])], fluxes, places) for row in usable]
-        result = stack(frames, grid, reference=reference, **settings)
+        options = {key: value for key, value in settings.items() if key != "grid"}
+        result = stack(
+            frames, grid, reference=reference, masters=_masters(masters),
+            scratch=Path(stack_file).parent, **options,
+        )  # fmt: skip
     except StepFailed as failure:
         whole = Outcome.from_failure(name, "stack", failure)
         every = [
@@ -122,8 +143,9 @@ def _grid(
         for name, item in solutions.items()
         if item["solution"] != "none"
     ]
-    return field_grid(
+    return make_grid(
         solved,
+        settings["grid"],
         pixel_scale_arcsec=settings["pixel_scale_arcsec"],
         max_mpix=settings["max_mpix"],
         orientation=settings["orientation"],
@@ -138,18 +160,63 @@ def _input(
     places: Mapping[str, tuple[str, str, str]],
 ) -> StackInput:
     name = str(row["frame_id"])
+    calibrated, masks, backgrounds = places[name]
+    reader = io.RowReader(frame_file(calibrated, name), frame_file(masks, name))
+
+    def read(y0: int, y1: int) -> StackRows:
+        return StackRows(*reader.rows(y0, y1))
+
+    facts, calibration = _facts(reader.path)
     return StackInput(
         name,
-        row,
+        {**row, **facts},
         io.wcs_from_text(str(solution["wcs"])),
         (int(solution["ny"]), int(solution["nx"])),
         fluxes[name],
-        partial(_load, name, *places[name]),
+        read=read,
+        background=partial(load_background, backgrounds, name),
+        calibration=calibration,
     )
 
 
-def _load(name: str, calibrated: str, masks: str, backgrounds: str) -> StackFrame:
-    return StackFrame(load_frame(calibrated, masks, name), load_background(backgrounds, name))
+def _facts(path: Path) -> tuple[dict[str, Any], Calibration | None]:
+    """What the header of a calibrated frame adds: electronics, and which masters it had.
+
+    A header that cannot be read adds nothing: the pixels tell what is wrong with the file.
+    """
+    try:
+        header = io.read_header(path)
+    except (OSError, ValueError):
+        return {}, None
+    facts: dict[str, Any] = {"read_noise_e": header.get("RDNOISE")}
+    facts["saturation_e"] = header.get("SATURATE")
+    names = {kind: str(header.get(f"{kind.upper()}SHA") or "") for kind in ("bias", "dark", "flat")}
+    if not any(names.values()):
+        return facts, None
+    gain, tau = float(header.get("GAIN") or 1.0), float(header.get("DARKTAU") or 0.0)
+    return facts, Calibration(**names, gain_e_adu=gain, tau=tau)
+
+
+def _masters(paths: Sequence[str]) -> dict[str, MasterCells] | None:
+    """Errors of the masters by the checksum that calibrated frames name."""
+    out = {}
+    for path in paths:
+        try:
+            master = io.read_master(path)
+        except (OSError, KeyError):  # a master that could not be made has no pixels
+            continue
+        digest = hashlib.sha256(master.sci.astype(">f4").tobytes()).hexdigest()
+        flat = master.unit == ""
+        out[digest] = MasterCells.of(master.sci, master.err, master.mask, flat=flat)
+    return out or None
+
+
+def _origin(name: str, places: tuple[str, str, str]) -> dict[str, str]:
+    """Checksums of the planes of a frame; of a file that cannot be read it is that of the file."""
+    try:
+        return origin(name, *places)
+    except (OSError, ValueError, KeyError, IndexError):
+        return {f"{Path(p).parent.name}/{name}": "unreadable" for p in places}
 
 
 def _write(path: str | Path, product: StackProduct, cards: Mapping[str, Any]) -> None:
@@ -160,11 +227,27 @@ def _write(path: str | Path, product: StackProduct, cards: Mapping[str, Any]) ->
         "ERR": frame.err,
         "MASK": frame.mask,
         "COVERAGE": product.coverage,
+        "NREJ": product.rejected,
+        "MASKANY": product.any_bits,
+        "MASKALL": product.all_bits,
         "NOISECOV": product.noise_correlation,
         "CORRMAP": product.correlation_map,
     }
+    if product.shared is not None:
+        planes["SHARED"] = product.shared
+    planes |= {name.upper(): plane for name, plane in product.maps.items()}
     notes = {
         "COVERAGE": {"BUNIT": ("frame", "number of frames used")},
+        "NREJ": {"BUNIT": ("frame", "number of frames rejected")},
+        "MASKANY": {"NOTE": ("bits of any frame that covers the pixel, see MASK", "")},
+        "MASKALL": {"NOTE": ("bits of all frames that cover the pixel, see MASK", "")},
+        "SHARED": {
+            "BUNIT": ("electron", "error that frames share"),
+            "NOTE": ("on empty sky, part of ERR, cells of 64 px", ""),
+        },
+        "EXPOSURE": {"BUNIT": ("s", "exposure of the frames used")},
+        "DEPTH": {"BUNIT": ("mag", "five sigma, point source")},
+        "SEEING": {"BUNIT": ("pix", "weighted mean FWHM")},
         "NOISECOV": {"NOTE": ("noise correlation at lags of -5 to 5 px", "")},
         "CORRMAP": {"NOTE": ("noise factor of large apertures, cells of 64 px", "")},
     }

@@ -39,7 +39,6 @@ def detect(
     minimum_area_px: int,
     kernel: NDArray[np.float32],
     deblend_contrast: float = 1.0,
-    clean: bool = False,
 ) -> tuple[NDArray[Any], NDArray[np.int32], bool]:
     """Find groups of connected pixels in the matched-filtered image.
 
@@ -57,8 +56,6 @@ def detect(
         Filter, odd sizes.
     deblend_contrast : float
         Contrast for separating groups that touch; 1 does not separate.
-    clean : bool
-        Drop detections that the wings of a bright neighbour explain.
 
     Returns
     -------
@@ -79,7 +76,7 @@ def detect(
         "minarea": minimum_area_px,
         "filter_kernel": kernel,
         "filter_type": "matched",
-        "clean": clean,
+        "clean": False,  # it drops isolated stars near the limit
         "segmentation_map": True,
     }
     # The buffers of the library are of fixed size; a full one is an exception.

@@ -1,398 +1,310 @@
-"""Compiled code of the stack: clip against the noise model, weighted mean.
+"""Compiled code of the stack: weighted means, and which pixels need a closer look.
 
 Arrays in, arrays out. One thread, sums in the order of the frames in float64, so the
-result does not depend on anything but the input.
+result does not depend on anything but the input, and not on the bands.
+
+The planes of a band are flat arrays, one frame after the other: frame ``i``, row ``r`` and
+column ``c`` lie at ``i * stride + r * nx + c``. The stride is free, so that the frames of a
+pixel do not share one set of the cache.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 from numba import njit
 
-__all__ = ["combine_band"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["GROUP", "K2_ONE", "Cube", "Planes", "empty_planes", "first_pass", "row_statistics"]
+
+#: Value of ``k2`` that stands for a squared-kernel sum of one.
+K2_ONE = 65535.0
+#: Columns that share one flux scale and one background variance.
+GROUP = 8
+#: Columns whose sums stay in the cache.
+BLOCK = 256
 
 
-@njit(cache=True)
-def _sort_pairs(values, weights, n):  # type: ignore[no-untyped-def]
-    """Sort the first n values with their weights (Shell's gaps)."""
-    gap = n // 2
-    while gap > 0:
-        for i in range(gap, n):
-            value = values[i]
-            weight = weights[i]
-            j = i
-            while j >= gap and values[j - gap] > value:
-                values[j] = values[j - gap]
-                weights[j] = weights[j - gap]
-                j -= gap
-            values[j] = value
-            weights[j] = weight
-        gap //= 2
+class Cube(NamedTuple):
+    """Resampled planes of the frames of a band; see the module for their layout.
 
-
-@njit(cache=True)
-def _weighted_median(values, weights, n):  # type: ignore[no-untyped-def]
-    """Median of n values, which are reordered; no value outweighs all others."""
-    total = 0.0
-    heaviest = 0
-    for i in range(n):
-        total += weights[i]
-        if weights[i] > weights[heaviest]:
-            heaviest = i
-    rest = total - weights[heaviest]
-    if weights[heaviest] > rest:
-        weights[heaviest] = rest * (1 - 1e-9)
-        total = rest + weights[heaviest]
-    _sort_pairs(values, weights, n)
-    half = 0.5 * total
-    below = 0.0
-    for i in range(n - 1):
-        below += weights[i]
-        if abs(below - half) < 1e-12 * total:
-            return 0.5 * (values[i] + values[i + 1])
-        if below > half:
-            return values[i]
-    return values[n - 1]
-
-
-@njit(cache=True)
-def _centre_rows(values, k2, scale, background, centre, noise):  # type: ignore[no-untyped-def]
-    """Centre and its approximate noise; the lower of two; the value of one.
-
-    The centre of three or more is the median with weights ``1 / s``, the minimum of
-    ``sum |x - c| / s``: an unweighted median of frames of very different noise is so
-    uncertain that it condemns the best frame. Its variance is about 1.5 / sum(1/s^2),
-    and that of ``x - c`` stays below ``s^2``.
+    ``value``, ``variance`` (float32) on the common scale; ``k2`` (uint16), the sum of the
+    squared kernel times 65535, 0 excludes the pixel; ``mask`` (uint16), bits of all touched
+    pixels; ``state`` (uint8): 0 used, 1 rejected, 2 rejected beside a rejected one, 3
+    rejected but used because nothing else is left. ``scale``, ``noise`` (float32, shape
+    (n, rows, ceil(nx / 8))): flux scale ``a`` and background variance ``V_b`` before scaling.
+    ``factor``, ``tolerance`` (float64, shape (n,)): factor of the weight, relative error of
+    the flux scale. ``reach`` (int64, shape (n, 2)): rows of the band that a frame can touch.
     """
-    n, rows, nx = values.shape
-    buffer = np.empty(n, np.float64)
-    weights = np.empty(n, np.float64)
-    for r in range(rows):
-        for c in range(nx):
-            m = 0
-            total = 0.0
-            for i in range(n):
-                if k2[i, r, c]:
-                    a = np.float64(scale[i, r, c // 8])
-                    variance = a * a * background[i, r, c // 8] * k2[i, r, c] / 255
-                    buffer[m] = values[i, r, c]
-                    weights[m] = 1 / np.sqrt(variance)
-                    total += 1 / variance
-                    m += 1
-            if m == 0:
-                centre[r, c] = np.nan
-                noise[r, c] = 0
-                continue
-            noise[r, c] = np.sqrt(1.5 / total)
-            if m == 2:
-                centre[r, c] = min(buffer[0], buffer[1])
-            else:
-                centre[r, c] = _weighted_median(buffer, weights, m) if m > 1 else buffer[0]
+
+    value: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    k2: NDArray[np.uint16]
+    mask: NDArray[np.uint16]
+    state: NDArray[np.uint8]
+    scale: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    factor: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+    reach: NDArray[np.int64]
+    stride: int
+    nx: int
 
 
-@njit(cache=True)
-def _structure(centre, noise, r, c):  # type: ignore[no-untyped-def]
-    """Range of the 5 x 5 neighbourhood, zero where noise alone can explain it.
+class Planes(NamedTuple):
+    """Planes of the stack, each of shape (ny, nx)."""
 
-    Five wide, because the wings of a frame of bad seeing reach beyond the slope of the
-    median's profile. The range of 25 normal values is 3.9 +- 0.7 sigma.
+    sci: NDArray[np.float32]
+    err: NDArray[np.float32]
+    mask: NDArray[np.uint16]
+    any_bits: NDArray[np.uint16]
+    all_bits: NDArray[np.uint16]
+    coverage: NDArray[np.uint16]
+    rejected: NDArray[np.uint16]
+
+
+@njit(cache=True, error_model="numpy")
+def _lines(cube, equal, i, r, c0, n, lines):  # type: ignore[no-untyped-def]
+    """Weight, weight of the median, and both terms of the model, column by column."""
+    for g in range(c0 // GROUP, (c0 + n + GROUP - 1) // GROUP):
+        a = np.float64(cube.scale[i, r, g])
+        square = a * a * np.float64(cube.noise[i, r, g])
+        w = 1.0 if equal else cube.factor[i] / square
+        u = 1 / np.sqrt(square)
+        own = square / K2_ONE
+        light = a / K2_ONE
+        start = g * GROUP - c0
+        for j in range(start, start + GROUP):
+            lines[j] = w
+            lines[BLOCK + j] = u
+            lines[2 * BLOCK + j] = own
+            lines[3 * BLOCK + j] = light
+
+
+# The sums of a block lie in one array, a fixed distance apart: the compiler then knows that
+# they do not overlap, and does several pixels at a time.
+
+
+@njit(cache=True, error_model="numpy")
+def _add_bits(bits, k2, majority, sums):  # type: ignore[no-untyped-def]
+    """Any, all, number of frames, number with a bit of the majority, any value."""
+    for j in range(bits.size):
+        b = bits[j]
+        k = k2[j]
+        covers = (b | k) != 0
+        sums[j] |= b
+        sums[BLOCK + j] &= b if covers else np.uint16(0xFFFF)
+        sums[2 * BLOCK + j] += np.uint16(1) if covers else np.uint16(0)
+        sums[3 * BLOCK + j] += np.uint16(1) if (b & majority) != 0 else np.uint16(0)
+        sums[4 * BLOCK + j] |= k
+
+
+@njit(cache=True, error_model="numpy")
+def _add_values(x, v, k2, bits, second, lines, sums):  # type: ignore[no-untyped-def]
+    """Add one frame to W, W x, w^2 V, U, U x, U x^2 and N; returns its share of N."""
+    used = 0
+    for j in range(x.size):
+        ok = (k2[j] != 0) & ((bits[j] & second) == 0)
+        value = np.float64(x[j])
+        variance = np.float64(v[j])
+        value = value if ok else 0.0
+        variance = variance if ok else 0.0
+        w = lines[j] if ok else 0.0
+        u = lines[BLOCK + j] if ok else 0.0
+        sums[j] += w
+        sums[BLOCK + j] += w * value
+        sums[2 * BLOCK + j] += w * w * variance
+        sums[3 * BLOCK + j] += u
+        sums[4 * BLOCK + j] += u * value
+        sums[5 * BLOCK + j] += u * value * value
+        sums[6 * BLOCK + j] += 1.0 if ok else 0.0
+        used += 1 if ok else 0
+    return used
+
+
+@njit(cache=True, error_model="numpy")
+def _deviates(x, k2, bits, second, lines, k, stats, out):  # type: ignore[no-untyped-def]
+    """Mark pixels where a value may be beyond k sigma of the weighted median.
+
+    No median is further from the mean than one standard deviation of the values, all
+    with the same weights. So no value is beyond the threshold from the median if it is
+    within the threshold less that standard deviation from the mean. A frame that
+    outweighs all others gets less weight in the median: those pixels are marked too.
     """
-    rows, nx = centre.shape
-    low = np.inf
-    high = -np.inf
-    for j in range(max(r - 2, 0), min(r + 3, rows)):
-        for i in range(max(c - 2, 0), min(c + 3, nx)):
-            value = centre[j, i]
-            if np.isfinite(value):
-                low = min(low, value)
-                high = max(high, value)
-    if not high > low:
-        return 0.0
-    excess = (high - low) ** 2 - (6 * noise[r, c]) ** 2
-    return np.sqrt(excess) if excess > 0 else 0.0
+    square = k * k
+    for j in range(x.size):
+        ok = (k2[j] != 0) & ((bits[j] & second) == 0)
+        gap = abs(np.float64(x[j]) - stats[j]) + stats[BLOCK + j]
+        own = lines[2 * BLOCK + j] + lines[3 * BLOCK + j] * stats[2 * BLOCK + j]
+        far = gap * gap > square * own * np.float64(k2[j])
+        heavy = (2 * lines[BLOCK + j] > stats[3 * BLOCK + j]) & (stats[4 * BLOCK + j] > 2)
+        out[j] |= np.uint8(1) if ok & (far | heavy) else np.uint8(0)
 
 
-@njit(cache=True)
-def _model_variance(a, background, k2, centre, tolerance, noise, valid):  # type: ignore[no-untyped-def]
-    """Noise model of one value: background, photons of the centre, flux-scale error.
-
-    A value much better than all others is not condemned by their noise: its variance
-    grows by that of a centre made of the others, over what that would be if all were
-    equally good.
-    """
-    light = max(centre, 0.0)
-    own = a * a * background * k2 / 255
-    factor = 1.0
-    if valid > 2:
-        others = 1.5 / (noise * noise) - 1 / own
-        lonely = 1 + 1.5 / (own * max(others, 1e-6 / own))
-        factor = max(1.0, lonely / (1 + 1.5 / (valid - 1)))
-    return own * factor + a * light * k2 / 255 + (tolerance * light) ** 2
+@njit(cache=True, error_model="numpy")
+def _centre_stats(sums, m, stats):  # type: ignore[no-untyped-def]
+    """Mean, standard deviation, least light of the median, sum of weights and N."""
+    for j in range(m):
+        count, plain = sums[6 * BLOCK + j], sums[3 * BLOCK + j]
+        mean = sums[4 * BLOCK + j] / plain if count > 0 else 0.0
+        variance = sums[5 * BLOCK + j] / plain - mean * mean if count > 0 else 0.0
+        width = np.sqrt(variance) if variance > 0 else 0.0
+        stats[j] = mean
+        stats[BLOCK + j] = width
+        stats[2 * BLOCK + j] = max(mean - width, 0.0)
+        stats[3 * BLOCK + j] = plain
+        stats[4 * BLOCK + j] = count
 
 
-@njit(cache=True)
-def _reject(values, k2, scale, background, tolerance, centre, noise, k, q, state):  # type: ignore[no-untyped-def]
-    """Set state: 0 not valid, 1 kept, 2 beyond k sigma; N = 2: both 2 on conflict."""
-    n, rows, nx = values.shape
-    state[:] = 0
-    for r in range(rows):
-        for c in range(nx):
-            m = 0
-            first = -1
-            second = -1
-            for i in range(n):
-                if k2[i, r, c]:
-                    m += 1
-                    second = i
-                    if first < 0:
-                        first = i
-                    state[i, r, c] = 1
-            if m < 2:
-                continue
-            allowed = (q * _structure(centre, noise, r, c)) ** 2
-            if m == 2:
-                pair = allowed
-                for i in (first, second):
-                    pair += _model_variance(
-                        scale[i, r, c // 8],
-                        background[i, r, c // 8],
-                        k2[i, r, c],
-                        centre[r, c],
-                        tolerance[i],
-                        noise[r, c],
-                        m,
-                    )
-                gap = np.float64(values[first, r, c]) - values[second, r, c]
-                if gap * gap > k * k * pair:
-                    state[first, r, c] = 2
-                    state[second, r, c] = 2
-                continue
-            for i in range(n):
-                if not k2[i, r, c]:
-                    continue
-                gap = values[i, r, c] - centre[r, c]
-                variance = allowed + _model_variance(
-                    scale[i, r, c // 8],
-                    background[i, r, c // 8],
-                    k2[i, r, c],
-                    centre[r, c],
-                    tolerance[i],
-                    noise[r, c],
-                    m,
-                )
-                if gap * gap > k * k * variance:
-                    state[i, r, c] = 2
-
-
-@njit(cache=True)
-def _near_rejected(state, i, r, c):  # type: ignore[no-untyped-def]
-    _, rows, nx = state.shape
-    for y in range(max(r - 1, 0), min(r + 2, rows)):
-        for x in range(max(c - 1, 0), min(c + 2, nx)):
-            if state[i, y, x] == 2:
-                return True
-    return False
-
-
-@njit(cache=True)
-def _lowest(values, k2, r, c):  # type: ignore[no-untyped-def]
-    """Frame with the lowest valid value."""
-    best = -1
-    for i in range(values.shape[0]):
-        if k2[i, r, c] and (best < 0 or values[i, r, c] < values[best, r, c]):
-            best = i
-    return best
-
-
-@njit(cache=True)
-def _weigh(  # type: ignore[no-untyped-def]
-    values,
-    k2,
-    scale,
-    background,
-    factor,
-    tolerance,
-    centre,
-    noise,
-    state,
-    grow_sigma,
-    q,
-    r,
-    c,
-    weights,
-):
-    """Weights of one pixel; returns how many values are valid and how many are kept."""
-    n = values.shape[0]
-    valid = 0
-    for i in range(n):
-        weights[i] = 0
-        if k2[i, r, c]:
-            valid += 1
-    kept = 0
-    allowed = -1.0
-    for i in range(n):
-        if state[i, r, c] != 1:
+@njit(cache=True, error_model="numpy")
+def _write(sums, found, stats, marks, bits, planes, centre, out, c0, m):  # type: ignore[no-untyped-def]
+    """Planes of a block of one row."""
+    second, majority, hole = np.uint16(bits[0]), np.uint16(bits[1]), np.uint16(bits[2])
+    for j in range(m):
+        c = c0 + j
+        seen, many = np.int64(found[2 * BLOCK + j]), np.int64(found[3 * BLOCK + j])
+        any_bits = found[j]
+        planes.any_bits[out, c] = any_bits
+        planes.all_bits[out, c] = found[BLOCK + j] if seen else 0
+        planes.coverage[out, c] = np.int64(sums[6 * BLOCK + j])
+        planes.rejected[out, c] = 0
+        handed = any_bits & majority if many and 2 * many >= seen else np.uint16(0)
+        if sums[6 * BLOCK + j] > 0:
+            centre[c] = stats[j]
+            planes.sci[out, c] = sums[BLOCK + j] / sums[j]
+            planes.err[out, c] = np.sqrt(sums[2 * BLOCK + j]) / sums[j]
+            planes.mask[out, c] = handed
             continue
-        a = np.float64(scale[i, r, c // 8])
-        b = np.float64(background[i, r, c // 8])
-        if valid > 2 and _near_rejected(state, i, r, c):
-            if allowed < 0:
-                allowed = (q * _structure(centre, noise, r, c)) ** 2
-            gap = values[i, r, c] - centre[r, c]
-            model = _model_variance(
-                a, b, k2[i, r, c], centre[r, c], tolerance[i], noise[r, c], valid
-            )
-            if gap * gap > grow_sigma * grow_sigma * (allowed + model):
-                continue
-        weights[i] = factor[i] / (a * a * b)
-        kept += 1
-    return valid, kept
+        centre[c] = np.nan
+        planes.sci[out, c] = np.nan
+        planes.err[out, c] = np.nan
+        if found[4 * BLOCK + j]:
+            marks[j] = 2
+            planes.mask[out, c] = handed | second
+        else:
+            planes.mask[out, c] = any_bits | hole
 
 
-@njit(cache=True)
-def _handed_on(masks, k2, bits_majority, r, c):  # type: ignore[no-untyped-def]
-    """Bits of any frame, and those that at least half of the frames there have."""
-    seen = 0
-    majority = 0
-    any_bits = 0
-    for i in range(masks.shape[0]):
-        bits = masks[i, r, c]
-        if bits or k2[i, r, c]:
-            seen += 1
-            any_bits |= bits
-            if bits & bits_majority:
-                majority += 1
-    if majority > 0 and 2 * majority >= seen:
-        return any_bits, any_bits & bits_majority
-    return any_bits, 0
-
-
-@njit(cache=True, nogil=True)
-def combine_band(  # type: ignore[no-untyped-def]
-    values,
-    variances,
-    k2,
-    masks,
-    scale,
-    background,
-    factor,
-    tolerance,
-    first,
-    count,
-    clip_sigma,
-    grow_sigma,
-    q,
-    bits_hole,
-    bits_conflict,
-    bits_majority,
-    out_sci,
-    out_err,
-    out_mask,
-    out_coverage,
-    clipped,
-    used,
-    squares,
-    box,
-    row0,
-    white_sum,
-    variance_sum,
-):
-    """Weighted mean of a band, clipped against the noise model.
+@njit(cache=True, nogil=True, error_model="numpy")
+def first_pass(cube, row0, start, stop, clip, equal, bits, planes, centre, todo, used):  # type: ignore[no-untyped-def]
+    """Weighted mean of all values of some rows, and which pixels must be looked at.
 
     Parameters
     ----------
-    values, variances : ndarray of float32, shape (n, rows, nx)
-        Resampled signal and variance on the common flux scale.
-    k2 : ndarray of uint8, shape (n, rows, nx)
-        Squared-kernel sum times 255; 0 excludes the pixel.
-    masks : ndarray of uint16, shape (n, rows, nx)
-        Bits of all touched pixels.
-    scale, background : ndarray of float32, shape (n, rows, ceil(nx / 8))
-        Flux scale ``a`` and background variance ``V_b`` before scaling, for every
-        eighth column. The weight is ``factor / (a^2 V_b)``: smooth, never from a pixel.
-    factor, tolerance : ndarray of float64, shape (n,)
-        Factor of the weight, relative error of the flux scale.
-    first, count : int
-        Rows of the band that are wanted; the others are its margin.
-    clip_sigma, grow_sigma, q : float
-        Threshold, threshold beside a rejected pixel, tolerance of the structure.
-    bits_hole, bits_conflict, bits_majority : int
-        Bits of a pixel without value; of a pixel where two values contradict each
-        other; bits handed on if at least half of the frames there have them.
-    out_sci, out_err : ndarray of float32, shape (count, nx)
-    out_mask, out_coverage : ndarray of uint16, shape (count, nx)
-    clipped, used : ndarray of int64, shape (n,)
-        Increased by the pixels of each frame that were clipped, and kept.
+    cube : Cube
+        The frames.
+    row0 : int
+        Row of the grid that is row 0 of the band.
+    start, stop : int
+        Rows of the band to do.
+    clip : float
+        Threshold in sigma; 0 for no clipping.
+    equal : bool
+        Give all frames the same weight.
+    bits : tuple of int
+        Bit of second-class values; bits handed on if at least half of the frames there
+        have them; bit of a pixel without value.
+    planes : Planes
+        Filled for the rows.
+    centre : ndarray of float64, shape (rows, nx)
+        Filled with the mean; NaN where no value is.
+    todo : ndarray of uint8, shape (rows, nx)
+        1 where a value may have to be rejected, 2 where only second-class values exist.
+    used : ndarray of int64, shape (n,)
+        Increased by the first-class values of each frame.
+    """
+    second, majority = np.uint16(bits[0]), np.uint16(bits[1])
+    n, nx = cube.factor.size, cube.nx
+    sums, lines, stats = np.empty(7 * BLOCK), np.empty(4 * BLOCK), np.empty(5 * BLOCK)
+    found = np.empty(5 * BLOCK, np.uint16)
+    for r in range(start, stop):
+        for c0 in range(0, nx, BLOCK):
+            m = min(BLOCK, nx - c0)
+            sums[:] = 0.0
+            found[:] = 0
+            found[BLOCK : 2 * BLOCK] = np.uint16(0xFFFF)
+            for i in range(n):
+                if r < cube.reach[i, 0] or r >= cube.reach[i, 1]:
+                    continue
+                p = i * cube.stride + r * nx + c0
+                k2, mask = cube.k2[p : p + m], cube.mask[p : p + m]
+                _lines(cube, equal, i, r, c0, m, lines)
+                _add_bits(mask, k2, majority, found)
+                x, v = cube.value[p : p + m], cube.variance[p : p + m]
+                used[i] += _add_values(x, v, k2, mask, second, lines, sums)
+            marks = todo[r, c0 : c0 + m]
+            marks[:] = 0
+            _centre_stats(sums, m, stats)
+            for i in range(n if clip > 0 else 0):
+                if r < cube.reach[i, 0] or r >= cube.reach[i, 1]:
+                    continue
+                p = i * cube.stride + r * nx + c0
+                k2, mask = cube.k2[p : p + m], cube.mask[p : p + m]
+                _lines(cube, equal, i, r, c0, m, lines)
+                _deviates(cube.value[p : p + m], k2, mask, second, lines, clip, stats, marks)
+            _write(sums, found, stats, marks, bits, planes, centre[r], row0 + r, c0, m)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def row_statistics(cube, r, out_row, equal, second, box, squares, white, variance):  # type: ignore[no-untyped-def]
+    """Add one finished row to the shares of the frames and to the noise of the cells.
+
+    Parameters
+    ----------
+    cube : Cube
+        The frames; their states are final.
+    r, out_row : int
+        Row of the band, and of the grid.
+    equal : bool
+        All frames have the same weight.
+    second : int
+        Bit of second-class values.
+    box : int
+        Side of a cell.
     squares : ndarray of float64, shape (n,)
         Increased by ``w^2 V / W^2`` of each frame: its share in the stack's variance.
-    box, row0 : int
-        Side of a cell; row of the grid that is ``out_sci[0]``.
-    white_sum, variance_sum : ndarray of float64, shape (ceil(ny / box), ceil(nx / box))
-        Increased per cell by the variance that the stack would have without the
-        smoothing of the kernel, and by its variance. The square root of their ratio is
-        the correlation factor of large apertures.
+    white, variance : ndarray of float64, shape (cells_y, cells_x)
+        Increased by the variance that the stack would have without the smoothing of the
+        kernel, and by its variance.
     """
-    n, rows, nx = values.shape
-    centre = np.empty((rows, nx), np.float64)
-    noise = np.empty((rows, nx), np.float64)
-    state = np.empty((n, rows, nx), np.uint8)
-    weights = np.empty(n, np.float64)
-    _centre_rows(values, k2, scale, background, centre, noise)
-    _reject(values, k2, scale, background, tolerance, centre, noise, clip_sigma, q, state)
-    for row in range(count):
-        r = first + row
+    n, nx = cube.factor.size, cube.nx
+    total = np.zeros(nx)
+    firsts = np.zeros(nx, np.uint8)
+    for i in range(n):
+        p = i * cube.stride + r * nx
+        k2, mask = cube.k2[p : p + nx], cube.mask[p : p + nx]
         for c in range(nx):
-            valid, kept = _weigh(
-                values,
-                k2,
-                scale,
-                background,
-                factor,
-                tolerance,
-                centre,
-                noise,
-                state,
-                grow_sigma,
-                q,
-                r,
-                c,
-                weights,
-            )
-            any_bits, handed = _handed_on(masks, k2, bits_majority, r, c)
-            if valid == 0:
-                out_sci[row, c] = np.nan
-                out_err[row, c] = np.nan
-                out_coverage[row, c] = 0
-                out_mask[row, c] = any_bits | bits_hole
-                continue
-            if kept == 0:
-                # Contradiction without a majority: the lowest value, and say so.
-                i = _lowest(values, k2, r, c)
-                a = np.float64(scale[i, r, c // 8])
-                weights[i] = factor[i] / (a * a * background[i, r, c // 8])
-                kept = 1
-                handed |= bits_conflict
-            total = 0.0
-            signal = 0.0
-            square = 0.0
-            white = 0.0
-            for i in range(n):
-                w = weights[i]
-                if w > 0:
-                    total += w
-                    signal += w * values[i, r, c]
-                    square += w * w * variances[i, r, c]
-                    white += w * w * variances[i, r, c] * 255.0 / k2[i, r, c]
-            white_sum[(row0 + row) // box, c // box] += white / (total * total)
-            variance_sum[(row0 + row) // box, c // box] += square / (total * total)
-            for i in range(n):
-                w = weights[i]
-                if w > 0:
-                    used[i] += 1
-                    squares[i] += w * w * variances[i, r, c] / (total * total)
-                elif k2[i, r, c]:
-                    clipped[i] += 1
-            out_sci[row, c] = signal / total
-            out_err[row, c] = np.sqrt(square) / total
-            out_coverage[row, c] = kept
-            out_mask[row, c] = handed
+            firsts[c] |= np.uint8(1) if (k2[c] != 0) & ((mask[c] & second) == 0) else np.uint8(0)
+    for turn in range(2):
+        for i in range(n):
+            p = i * cube.stride + r * nx
+            k2, mask = cube.k2[p : p + nx], cube.mask[p : p + nx]
+            state, v = cube.state[p : p + nx], cube.variance[p : p + nx]
+            share = 0.0
+            for g in range(cube.scale.shape[2]):
+                a = np.float64(cube.scale[i, r, g])
+                w = 1.0 if equal else cube.factor[i] / (a * a * np.float64(cube.noise[i, r, g]))
+                for c in range(g * GROUP, min((g + 1) * GROUP, nx)):
+                    ok = (k2[c] != 0) & ((firsts[c] == 0) | ((mask[c] & second) == 0))
+                    if not ok or state[c] == 1 or state[c] == 2:
+                        continue
+                    if turn == 0:
+                        total[c] += w
+                        continue
+                    part = w * w * np.float64(v[c]) / (total[c] * total[c])
+                    share += part
+                    white[out_row // box, c // box] += part * K2_ONE / k2[c]
+                    variance[out_row // box, c // box] += part
+            squares[i] += share
+
+
+def empty_planes(shape: tuple[int, int]) -> Planes:
+    """Planes of a stack without any frame: no row of them is left unset."""
+    return Planes(
+        np.full(shape, np.nan, np.float32),
+        np.full(shape, np.nan, np.float32),
+        *(np.zeros(shape, np.uint16) for _ in range(5)),
+    )

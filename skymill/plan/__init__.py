@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skymill.errors import Outcome
-from skymill.plan.fields import plan_blocks, plan_stacks
+from skymill.plan.fields import plan_blocks
 from skymill.plan.masters import KINDS, Masters
 from skymill.plan.model import Block, Choice, Field, MasterPlan, Plan, Stack, in_time
+from skymill.plan.stacks import plan_stacks, plan_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +59,9 @@ def make_plan(rows: Sequence[Row], settings: Settings, folder: Path | None = Non
     masters = Masters(settings, Path() if folder is None else folder)
     masters.plan(by_kind)
     blocks = plan_blocks(by_kind["light"], masters, settings.plan)
-    stacks, fields = plan_stacks(blocks, settings.plan.epoch)
+    stacks, fields = plan_stacks(blocks, settings.plan)
+    if settings.plan.tiles.enabled:
+        stacks |= plan_tiles(blocks, {row["frame_id"]: row for row in usable}, settings.plan)
     wanted = _wanted(by_kind["light"], masters, blocks, settings)
     outcomes = _unused(by_kind, masters, wanted)
     made = {name: masters.by_id[name] for name in sorted(wanted)}

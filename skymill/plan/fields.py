@@ -1,4 +1,4 @@
-"""Light frames to blocks, fields and stacks."""
+"""Light frames to blocks, and the field of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skymill.errors import ConfigError
 from skymill.plan.masters import assigned, runs
 from skymill.plan.match import mode_of
-from skymill.plan.model import Block, Field, Stack, identifier, in_time, rounded
+from skymill.plan.model import Block, identifier, in_time, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skymill.plan.model import Row
     from skymill.settings import Plan
 
-__all__ = ["plan_blocks", "plan_stacks"]
+__all__ = ["plan_blocks"]
 
 _LIGHT_MASTERS = ("bias", "dark", "flat")
 
@@ -125,7 +125,7 @@ def _blocks(
     ]
 
 
-# --- fields and stacks ---
+# --- fields ---
 
 
 def _detector(row: Row) -> tuple[Any, ...]:
@@ -171,46 +171,6 @@ def _field_id(row: Row, key: tuple[Any, ...], anchor: Any, radius_deg: float) ->
         ra, dec = anchor
         cell = (round(dec / size), round(ra * math.cos(math.radians(dec)) / size))
     return identifier([row["target"], row["instrument"]], (*key, cell))
-
-
-def plan_stacks(
-    blocks: Mapping[str, Block], epoch: str
-) -> tuple[dict[str, Stack], dict[str, Field]]:
-    """Group blocks to fields, and the blocks of a field to stacks.
-
-    Parameters
-    ----------
-    blocks : mapping
-        Identifier to block.
-    epoch : str
-        ``all`` or ``night``.
-    """
-    by_field: dict[str, list[Block]] = defaultdict(list)
-    for block in blocks.values():
-        by_field[block.field].append(block)
-    stacks: dict[str, Stack] = {}
-    fields: dict[str, Field] = {}
-    for name, members in sorted(by_field.items()):
-        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for block in members:
-            # The stack of everything is always made: light curves of all nights need
-            # one list of positions.
-            groups[block.filter, "all"].append(block.id)
-            if epoch == "night":
-                groups[block.filter, block.night].append(block.id)
-        mine = []
-        for (filter_, when), ids in sorted(groups.items()):
-            stack = identifier([members[0].target, filter_, when], (name, filter_, when))
-            stacks[stack] = Stack(stack, name, filter_, when, tuple(sorted(ids)))
-            mine.append(stack)
-        fields[name] = Field(
-            name,
-            members[0].target,
-            members[0].instrument,
-            tuple(sorted(block.id for block in members)),
-            tuple(mine),
-        )
-    return stacks, fields
 
 
 def _separation_deg(one: tuple[Any, Any], two: tuple[Any, Any]) -> float:

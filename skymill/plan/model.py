@@ -121,13 +121,26 @@ class Block:
 
 @dataclass(frozen=True)
 class Stack:
-    """One field, filter and epoch on one pixel grid."""
+    """One field, or tile of the sky, and one filter and epoch on one pixel grid.
+
+    Parameters
+    ----------
+    id, field, filter : str
+        Identifier; field, empty for a tile; filter.
+    epoch : str
+        ``all``, a night, or a window as ``<first night>+<nights>d``.
+    blocks : tuple of str
+        Blocks whose frames go into it; of a tile, those that may touch it.
+    tile : str
+        Identifier of the tile, see `skymill.tiles`; empty for a field.
+    """
 
     id: str
     field: str
     filter: str
     epoch: str
     blocks: tuple[str, ...]
+    tile: str = ""
 
 
 @dataclass(frozen=True)

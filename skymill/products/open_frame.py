@@ -12,7 +12,9 @@ from skymill.products.facts import ALIASES
 from skymill.products.maps import refuse_workflow_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from astropy.table import Table
 
 __all__ = ["OpenFrame", "open_frame"]
 
@@ -63,6 +65,25 @@ class OpenFrame(CalculatingFrame):
         """Read pixels and header now, and return this object."""
         _ = self.frame
         return self
+
+    def get_referenceframe(
+        self,
+        candidates: str | Path | Iterable[OpenFrame | str | Path] | None = None,
+        **options: Any,
+    ) -> tuple[OpenFrame, Table] | None:
+        """Return the best reference image for this frame and the table of all, or None.
+
+        Parameters
+        ----------
+        candidates : folder, or sequence of frames, optional
+            Where to look; by default in the project of the frame.
+        **options
+            min_obsdate, max_obsdate, sort_key, overlap_threshold, return_groups,
+            group_overlap_threshold and more: see `skymill.references.get_referenceframe`.
+        """
+        from skymill.references import get_referenceframe
+
+        return get_referenceframe(self, candidates, **options)
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write signal, error, final mask, header and world coordinates to a new file.

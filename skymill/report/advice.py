@@ -111,6 +111,11 @@ BIAS_JUMP BANDING BAD_LEVEL: Look at the frame beside its neighbours; the electr
   light may have changed.
 TRAILED POOR_SEEING: Check tracking and focus; nothing can bring the sharpness back. Widen the
   limit if the frame is still useful.
+SHALLOW ELONGATED NOT_BEST: Widen the limits of `stack.select` if the frame is still useful.
+UNKNOWN_QUALITY: Look why the figure is not known (a zero point, stars to measure the seeing);
+  `stack.select.unknown` says whether such frames are stacked.
+NO_TARGET: Give a position in degrees (`"ra,dec"`) in `lightcurves.targets` and
+  `lightcurves.comparisons`, or the number of the source in `results/lightcurves/sources/`.
 NO_STARS FEW_STARS: Look at the frame: clouds, a closed dome, or a threshold
   (`sources.threshold_sigma`) too high.
 CLOUDY SKY_BRIGHT: Nothing can bring the light back; relax the limit if depth matters more than
@@ -126,11 +131,17 @@ DUPLICATE DUPLICATE_PIXELS: Nothing needs doing; the other copy is used. Remove 
   not wanted.
 TOO_MANY_GROUPS: Check the headers for a value that changes with every frame, or raise
   `plan.max_groups`.
+FILTER_MISMATCH: Check the filter of the header (overrides can set it) and `photcal.bands`.
+TOO_MANY_PAIRS: Lower `movers.max_rate_px_h`, or raise `sources.threshold_sigma`.
 UNREADABLE UNREADABLE_DIR BAD_LINK NOT_A_FILE BAD_NAME: Check permissions, links and names in
   the raw folder.
 VANISHED CHANGED: Put the file back as it was, or run `skymill ingest --update`.
 TOOL_MISSING TOOL_FAILED: Look into the log of the job; install the program or choose another
   engine.
+CATALOG_UNREACHABLE: Run `skymill catalog fetch` on a machine with a network, then run the step
+  `reference_frames` again.
+CATALOG_EMPTY: Check the pointing, and whether the catalogue covers this part of the sky and
+  these magnitudes; another one can be named in `reference:`.
 BUG_OUTPUT: This is a defect of skymill: please report it with the log of the job.
 EXCLUDED: Remove the rule from `config/overrides.yaml` if the frame is wanted after all.
 OVERRIDE_UNUSED: Correct the pattern in `config/overrides.yaml`, or delete it.

@@ -47,6 +47,7 @@ STEP_ORDER = (
     "catalog",
     "photometry",
     "lightcurves",
+    "movers",
 )
 MASTER_STEPS = ("master_bias", "master_dark", "master_flat")
 LIGHT_STEPS = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from numpy.typing import NDArray
 
-    from skymill.frame import Frame
+    from skymill.frame import Background, Frame
 
 __all__ = ["catalog", "empty_catalog", "source_names"]
 
@@ -100,6 +100,7 @@ def catalog(
     )
     numbers = dict(found.numbers) | {"detection_factor": factor}
     table = _true_errors(found.value.copy(), numbers, noise_correlation, correlation_map)
+    _add_kron(table, frame, sky.value, noise_correlation, correlation_map)
     _add_positions(table, frame)
     _add_coverage(table, coverage)
     numbers |= _add_magnitudes(table, frame)
@@ -111,6 +112,7 @@ def empty_catalog() -> Table:
     from skymill.steps.sources import empty_sources_table
 
     table = empty_sources_table()
+    _add_kron(table, None, None, None, None)
     _add_positions(table, None)
     _add_coverage(table, None)
     _add_magnitudes(table, None)
@@ -133,6 +135,38 @@ def _true_errors(
             table[name] *= wider
         numbers[f"corr_{key}"] = float(np.median(wider))
     return table
+
+
+def _add_kron(
+    table: Table,
+    frame: Frame | None,
+    sky: Background | None,
+    noise_correlation: NDArray[np.float32] | None,
+    correlation_map: NDArray[np.float32] | None,
+) -> None:
+    """Kron fluxes of all sources; pixels nearer to another source are replaced."""
+    from skymill.kernels.ellipses import nearest_owners
+    from skymill.measure.ellipses import measure_kron
+
+    columns = dict.fromkeys(("flux_kron", "flux_err_kron", "kron_radius"), np.zeros(0))
+    if len(table) and frame is not None and sky is not None:
+        shape = [np.asarray(table[name], np.float64) for name in ("x", "y", "a", "b", "theta")]
+        owners = np.arange(1, len(table) + 1)
+        found = measure_kron(
+            np.ascontiguousarray(frame.sci - sky.level_map()), frame.err, frame.mask, *shape,
+            level_err=float(sky.level_err), segments=nearest_owners(frame.shape, *shape),
+            owners=owners, noise_correlation=noise_correlation, correlation_map=correlation_map,
+        )  # fmt: skip
+        columns = {name: np.asarray(found[name], np.float64) for name in columns}
+    for name, values in columns.items():
+        table[name] = values
+    for name, unit, text in (
+        ("flux_kron", "electron", "flux in the Kron ellipse above the global background"),
+        ("flux_err_kron", "electron", "one-sigma error of flux_kron"),
+        ("kron_radius", None, "semi-major axis of the Kron ellipse in units of a"),
+    ):
+        table[name].unit = unit
+        table[name].description = text
 
 
 def _add_coverage(table: Table, coverage: NDArray[np.uint16] | None) -> None:
@@ -192,7 +226,10 @@ def _add_magnitudes(table: Table, frame: Frame | None) -> dict[str, Any]:
         clean = (np.asarray(table["flags"]) == 0) & (total > 0) & np.isfinite(snr)
         bright = clean & (snr > min(_BRIGHT_SNR, np.max(snr[clean], initial=0.0) / 2))
         if bright.any():
-            numbers["aperture_correction"] = float(np.median(total[bright] / flux[bright]))
+            ratio = total[bright] / flux[bright]
+            numbers["aperture_correction"] = float(np.median(ratio))
+            scatter = 1.4826 * np.median(np.abs(ratio - np.median(ratio)))
+            numbers["aperture_correction_err"] = float(1.2533 * scatter / np.sqrt(ratio.size))
         if zp is not None and exptime:
             gain = numbers.get("aperture_correction", 1.0)
             good = flux > 0

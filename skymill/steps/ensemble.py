@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Ensemble", "corrected", "fit_ensemble"]
+__all__ = ["Ensemble", "corrected", "differential_flux", "fit_ensemble"]
 
 _CLIP_SIGMA = 5.0
 _ITERATIONS = 100
@@ -140,6 +140,46 @@ def corrected(
         t = np.where(valid, t, np.nan)
         value = flux / t
         return value, np.hypot(err / t, value * spread * scale / t)
+
+
+def differential_flux(
+    flux: NDArray[np.float64],
+    err: NDArray[np.float64],
+    good: NDArray[np.bool_],
+    comparisons: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each star's flux over the sum of chosen comparison stars.
+
+    ``r = F_T / sum(F_C)`` and ``(sigma_r/r)^2 = (sigma_T/F_T)^2 + sum(sigma_C^2) /
+    sum(F_C)^2``, written so that it holds for a flux of zero. A comparison star is left
+    out of its own sum. The sum is always of the same stars: where one of them was not
+    measured well there is no ratio.
+
+    Parameters
+    ----------
+    flux, err : ndarray of float64, shape (n_sources, n_frames)
+        Fluxes and errors of one frame in one unit.
+    good : ndarray of bool, shape (n_sources, n_frames)
+        Measurements without a flag.
+    comparisons : ndarray of bool, shape (n_sources,)
+        The chosen stars.
+
+    Returns
+    -------
+    ratio, err : ndarray of float64, shape (n_sources, n_frames)
+        NaN where a comparison star is missing, or the star itself.
+    """
+    usable = good & np.isfinite(flux) & np.isfinite(err)
+    part = np.where(comparisons[:, None] & usable, flux, 0.0)
+    noise = np.where(comparisons[:, None] & usable, err**2, 0.0)
+    lost = (comparisons[:, None] & ~usable).sum(axis=0)
+    mine = comparisons[:, None] & ~usable
+    total = part.sum(axis=0) - part
+    variance = noise.sum(axis=0) - noise
+    with np.errstate(invalid="ignore", divide="ignore"):
+        known = ((lost - mine) == 0) & (total > 0)
+        ratio = np.where(known, flux / total, np.nan)
+        return ratio, np.where(known, np.sqrt(err**2 + ratio**2 * variance) / total, np.nan)
 
 
 def _relative_noise(err: NDArray[np.float64], e: Ensemble) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 The forced fluxes of all frames of a filter are divided by the transparency of the
 frame, which an ensemble of constant stars tells; a star is never its own comparison.
+All sources of a filter have the same frames: what could not be measured is a row with
+flags.
 """
 
 from __future__ import annotations
@@ -11,20 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymill.curves.transit import Transit
 from skymill.errors import Result, StepFailed
-from skymill.steps.ensemble import Ensemble, corrected, fit_ensemble
+from skymill.steps.ensemble import Ensemble, differential_flux, fit_ensemble
 from skymill.steps.lightcurve_columns import describe
-from skymill.steps.photometry import PhotFlag
+from skymill.steps.lightcurve_detrend import Detrending, detrend_filter
+from skymill.steps.lightcurve_levels import MMAG, NO_ENSEMBLE, curves_of
+from skymill.steps.lightcurve_matrix import Matrix, column, matrix_of, per_frame
+from skymill.steps.lightcurve_sources import field_sources, find_sources
 from skymill.times import Site, airmass, bjd_tdb, parse_site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from astropy.table import Table
     from numpy.typing import NDArray
 
 __all__ = [
     "NO_BJD",
+    "NO_COMPARISON",
     "NO_ENSEMBLE",
     "LightCurves",
     "empty_lightcurves",
@@ -32,11 +39,9 @@ __all__ = [
     "lightcurves",
 ]
 
-#: Further bits of the flags of a light curve, above those of `PhotFlag`.
-NO_BJD = 1 << 8
-NO_ENSEMBLE = 1 << 9
-
-_MMAG = 2.5e3 / np.log(10)
+#: Further bits of the flags of a light curve, far above those of `PhotFlag`.
+NO_BJD = 1 << 24
+NO_COMPARISON = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class LightCurves:
         One row per source and filter: how constant it is.
     sources : Table
         One row per source: position on the grid and on the sky, its number in the
-        catalogue of each filter (0 where it is not in it).
+        catalogue of each filter (0 where it is not in it), its role.
     frames : Table
         One row per frame: transparency and number of comparison stars.
     """
@@ -63,13 +68,13 @@ class LightCurves:
 
 
 @dataclass(frozen=True)
-class _Matrix:
-    """Measurements of one filter, sources by frames."""
+class _Plan:
+    """What is done with the curves of every filter."""
 
-    frames: list[str]
-    source: NDArray[np.int64]
-    columns: dict[str, NDArray[np.float64]]
-    flags: NDArray[np.int64]
+    ensemble: dict[str, Any]
+    detrend: dict[str, Any]
+    targets: NDArray[np.int64]
+    comparisons: NDArray[np.int64]
 
 
 def lightcurves(
@@ -83,6 +88,16 @@ def lightcurves(
     minimum_epochs: int = 3,
     reject_chi2: float = 4.0,
     match_radius_px: float = 2.0,
+    targets: Sequence[str] = (),
+    comparisons: Sequence[str] = (),
+    magnitude_fit: bool = False,
+    magnitude_terms: str = "O3{mag,x,y}",
+    magnitude_max_error: float = 0.02,
+    detrend: str = "none",
+    epd_terms: str = "O3{airmass}",
+    tfa_grid: int = 8,
+    tfa_neighbour_px: float = 20.0,
+    transit: Mapping[str, Any] | None = None,
 ) -> Result[LightCurves]:
     """Return the light curves of all sources of a field.
 
@@ -92,9 +107,10 @@ def lightcurves(
         Forced photometry of all frames, by filter.
     catalogs : mapping of str to Table
         Catalogue of the stack behind each table, by filter: source, x, y (common grid),
-        ra, dec, and mag if there is a zero point.
+        ra, dec, mag if there is a zero point, and name if names are known.
     rows : mapping of str to mapping
-        Rows of the sheet by frame id; used: exptime_s, mjd_mid, site.
+        Rows of the sheet by frame id; used: exptime_s, mjd_mid, site, filter. Frames in
+        a filter that are missing in its table become rows with flags.
     photcal : mapping of str to mapping
         Rows of the photometric calibration by frame id; used: throughput, fwhm_px. May
         be empty.
@@ -104,6 +120,14 @@ def lightcurves(
         Fewer frames of a filter make no light curve.
     match_radius_px : float
         Sources of two filters closer than this are one.
+    targets, comparisons : sequence of str
+        Names, numbers or ``ra,dec`` of stars. Targets never enter the ensemble; with
+        comparisons the flux relative to the sum of just these is given, too.
+    magnitude_fit, magnitude_terms, magnitude_max_error, detrend, epd_terms, tfa_grid,
+    tfa_neighbour_px
+        See `skymill.steps.lightcurve_detrend.detrend_filter`.
+    transit : mapping, optional
+        Keywords of `skymill.curves.transit.Transit`.
 
     Returns
     -------
@@ -115,43 +139,44 @@ def lightcurves(
         NO_FRAMES if no filter has enough frames.
     """
     sources = field_sources(catalogs, match_radius_px=match_radius_px)
+    wanted, missing = find_sources(sources, targets)
+    chosen, lost = find_sources(sources, comparisons)
+    sources["role"] = _roles(len(sources), wanted, chosen)
+    plan = _Plan(
+        {"minimum_snr": minimum_snr, "max_comparisons": max_comparisons,
+         "reject_chi2": reject_chi2},
+        {"magnitude_fit": magnitude_fit, "magnitude_terms": magnitude_terms,
+         "magnitude_max_error": magnitude_max_error, "detrend": detrend,
+         "epd_terms": epd_terms, "tfa_grid": tfa_grid, "tfa_neighbour_px": tfa_neighbour_px,
+         "colour": _colours(catalogs, sources),
+         "transit": Transit(**transit) if transit else None},
+        wanted, chosen,
+    )  # fmt: skip
     flags: list[tuple[str, str]] = []
-    points, statistics, frames = [], [], []
+    if missing or lost:
+        text = f"not among the sources of the field: {', '.join([*missing, *lost])}"
+        flags.append(("NO_TARGET", text))
     numbers: dict[str, Any] = {"n_sources": len(sources)}
+    parts: list[tuple[Table, Table, Table]] = []
     for name in sorted(tables):
-        matrix = _matrix(tables[name], sources[f"id_{name}"], rows)
-        if len(matrix.frames) < minimum_epochs:
-            text = f"{name}: {len(matrix.frames)} frames, fewer than {minimum_epochs}"
-            flags.append(("TOO_FEW", text))
+        n_frames = len(set(np.asarray(tables[name]["frame_id"]).tolist()))
+        if n_frames < minimum_epochs:
+            flags.append(("TOO_FEW", f"{name}: {n_frames} frames, fewer than {minimum_epochs}"))
             continue
-        ensemble = fit_ensemble(
-            matrix.columns["flux"],
-            matrix.columns["flux_err"],
-            (matrix.flags & int(PhotFlag.bad())) == 0,
-            minimum_snr=minimum_snr,
-            max_comparisons=max_comparisons,
-            reject_chi2=reject_chi2,
-            throughput=_per_frame(matrix.frames, photcal, "throughput"),
-        )
-        n_stars = int(ensemble.members.sum())
-        if n_stars < 3:
-            text = f"{name}: {n_stars} comparison stars, so a variable one cannot be told"
-            flags.append(("FEW_STARS", text))
-        magnitudes = _by_source(catalogs[name], "mag", sources[f"id_{name}"][matrix.source])
-        curve, stats = _curves(name, matrix, ensemble, magnitudes)
-        curve = _with_times(curve, matrix, sources, rows, photcal)
-        points.append(_long(name, matrix, curve))
-        statistics.append(stats)
-        frames.append(_frame_table(name, matrix, ensemble))
-        numbers |= {f"n_frames_{name}": len(matrix.frames), f"n_comparisons_{name}": n_stars}
-        numbers[f"floor_mmag_{name}"] = _MMAG * ensemble.floor
-    if not points:
+        part, facts = _one_filter(name, tables[name], catalogs[name], sources, rows, photcal, plan)
+        if facts[f"n_comparisons_{name}"] < 3:
+            text = f"{facts[f'n_comparisons_{name}']} comparison stars"
+            flags.append(("FEW_STARS", f"{name}: {text}, so a variable one cannot be told"))
+        parts.append(part)
+        numbers |= facts
+    if not parts:
         raise StepFailed(
             "NO_FRAMES",
             f"no filter of the field has {minimum_epochs} measured frames",
             n_sources=len(sources),
         )
-    product = LightCurves(_stacked(points), _stacked(statistics), sources, _stacked(frames))
+    points, statistics, frames = (_stacked([part[i] for part in parts]) for i in range(3))
+    product = LightCurves(points, statistics, sources, frames)
     describe(product.points, product.statistics, product.sources, product.frames)
     if (np.asarray(product.points["flags"]) & NO_BJD).all():
         flags.append(
@@ -160,222 +185,102 @@ def lightcurves(
     return Result(product, tuple(flags), numbers)
 
 
+def _roles(n: int, targets: NDArray[np.int64], comparisons: NDArray[np.int64]) -> NDArray[np.str_]:
+    role = np.full(n, "", dtype="U10")
+    role[comparisons] = "comparison"
+    role[targets] = "target"
+    return role
+
+
+def _one_filter(
+    name: str,
+    table: Table,
+    catalog: Table,
+    sources: Table,
+    rows: Mapping[str, Mapping[str, Any]],
+    photcal: Mapping[str, Mapping[str, Any]],
+    plan: _Plan,
+) -> tuple[tuple[Table, Table, Table], dict[str, Any]]:
+    """Points, statistics and frames of one filter, and the numbers of the outcome."""
+    matrix = matrix_of(table, sources[f"id_{name}"], rows, filter_name=name)
+    targets = np.isin(matrix.source, plan.targets)
+    ensemble = fit_ensemble(
+        matrix.columns["flux"],
+        matrix.columns["flux_err"],
+        matrix.good & ~targets[:, None],
+        throughput=per_frame(matrix.frames, photcal, "throughput"),
+        **plan.ensemble,
+    )
+    magnitudes = _by_source(catalog, "mag", sources[f"id_{name}"][matrix.source])
+    curve, stats = curves_of(name, matrix, ensemble, magnitudes)
+    curve = _with_times(curve, matrix, sources, rows, photcal)
+    _add_differential(curve, matrix, plan)
+    extra = _detrended(matrix, curve, sources, targets, plan.detrend)
+    for key, values in extra.statistics.items():
+        stats[key] = values
+    facts = {
+        f"n_frames_{name}": int(np.isfinite(matrix.columns["flux"]).any(axis=0).sum()),
+        f"n_comparisons_{name}": int(ensemble.members.sum()),
+        f"floor_mmag_{name}": MMAG * ensemble.floor,
+    }
+    if extra.n_templates:
+        facts[f"n_templates_{name}"] = extra.n_templates
+    frames = _frame_table(name, matrix, ensemble)
+    for key, values in extra.frames.items():
+        frames[key] = values
+    return (_long(name, matrix, curve, extra), stats, frames), facts
+
+
 def empty_lightcurves() -> LightCurves:
     """Return the light curves of no sources: all columns, units and descriptions."""
     from astropy.table import Table
 
     sources = field_sources({})
+    sources["role"] = np.zeros(0, "U10")
     table = Table({"frame_id": np.zeros(0, "U1"), "source": np.zeros(0, np.int64)})
     for name in ("x", "y", "flux", "flux_err", "sky"):
         table[name] = np.zeros(0)
     table["flags"] = np.zeros(0, np.int32)
-    matrix = _matrix(table, np.zeros(0, np.int64), {})
+    matrix = matrix_of(table, np.zeros(0, np.int64), {})
     nothing = np.zeros(0)
     ensemble = Ensemble(
         np.zeros(0, bool), nothing, nothing, np.zeros((0, 0), bool), nothing, nothing, 0.0
     )
-    curve, statistics = _curves("", matrix, ensemble, nothing)
+    curve, statistics = curves_of("", matrix, ensemble, nothing)
     curve = _with_times(curve, matrix, sources, {}, {})
     frames = _frame_table("", matrix, ensemble)
-    product = LightCurves(_long("", matrix, curve), statistics, sources, frames)
+    product = LightCurves(_long("", matrix, curve, Detrending()), statistics, sources, frames)
     describe(product.points, product.statistics, product.sources, product.frames)
     return product
 
 
-def field_sources(catalogs: Mapping[str, Table], *, match_radius_px: float = 2.0) -> Table:
-    """Identify the sources of several filters by position on the common grid.
-
-    The longest catalogue comes first (by name if equal); of the others, sources without
-    a mutual nearest neighbour within the radius are appended.
-
-    Returns
-    -------
-    Table
-        Columns source (1..n), x, y, ra, dec, and ``id_<filter>``: number in that
-        filter's catalogue, 0 if absent.
-    """
-    from astropy.table import Table
-
-    names = sorted(catalogs, key=lambda name: (-len(catalogs[name]), name))
-    x = y = ra = dec = np.zeros(0)
-    ids: dict[str, NDArray[np.int64]] = {name: np.zeros(0, np.int64) for name in names}
-    for name in names:
-        table = catalogs[name]
-        cx, cy = (np.asarray(table[key], np.float64) for key in ("x", "y"))
-        where = _mutual(x, y, cx, cy, match_radius_px)
-        new = where < 0
-        number = np.asarray(table["source"], np.int64)
-        for other in names:
-            ids[other] = np.concatenate([ids[other], np.zeros(int(new.sum()), np.int64)])
-        where[new] = np.arange(x.size, x.size + int(new.sum()))
-        ids[name][where] = number
-        x, y = np.concatenate([x, cx[new]]), np.concatenate([y, cy[new]])
-        ra = np.concatenate([ra, _column(table, "ra")[new]])
-        dec = np.concatenate([dec, _column(table, "dec")[new]])
-    out = Table()
-    out["source"] = np.arange(1, x.size + 1)
-    out["x"], out["y"], out["ra"], out["dec"] = x, y, ra, dec
-    for name in sorted(catalogs):
-        out[f"id_{name}"] = ids[name]
-    return out
-
-
-def _column(table: Table, name: str) -> NDArray[np.float64]:
-    if name not in table.colnames:
-        return np.full(len(table), np.nan)
-    return np.asarray(np.ma.filled(table[name], np.nan), np.float64)
-
-
-def _mutual(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    cx: NDArray[np.float64],
-    cy: NDArray[np.float64],
-    radius: float,
-) -> NDArray[np.int64]:
-    """Index of the mutual nearest neighbour of each new position, -1 without one."""
-    from scipy.spatial import cKDTree
-
-    out = np.full(cx.size, -1, np.int64)
-    if not x.size or not cx.size:
-        return out
-    here, there = np.column_stack([x, y]), np.column_stack([cx, cy])
-    found = cKDTree(here).query(there)
-    distance, nearest = np.asarray(found[0]), np.asarray(found[1], np.int64)
-    back = np.asarray(cKDTree(there).query(here)[1], np.int64)
-    match = (distance < radius) & (back[nearest] == np.arange(cx.size))
-    out[match] = nearest[match]
-    return out
-
-
-def _matrix(table: Table, catalog_id: Any, rows: Mapping[str, Mapping[str, Any]]) -> _Matrix:
-    """Arrange a long table as sources by frames, frames in order of time."""
-    unique = np.unique(np.asarray(table["frame_id"]).astype(str), return_inverse=True)
-    names, frame_of = unique[0], np.asarray(unique[1], np.int64)
-    times = np.array([_number(rows.get(name), "mjd_mid") for name in names])
-    order = np.lexsort((names, times))
-    rank = np.empty(order.size, np.int64)
-    rank[order] = np.arange(order.size)
-    frame_of = rank[frame_of]
-    present = np.flatnonzero(np.asarray(catalog_id) > 0)
-    numbers = np.asarray(catalog_id, np.int64)[present]
-    by_number = np.argsort(numbers)
-    measured = np.asarray(table["source"], np.int64)
-    slot = np.searchsorted(numbers[by_number], measured)
-    slot = np.minimum(slot, max(numbers.size - 1, 0))
-    known = numbers.size > 0
-    valid = (numbers[by_number][slot] == measured) if known else np.zeros(measured.size, bool)
-    source_of = by_number[slot[valid]] if known else np.zeros(0, np.int64)
-    shape = (present.size, names.size)
-    columns = {}
-    for key in ("x", "y", "flux", "flux_err", "sky"):
-        columns[key] = np.full(shape, np.nan)
-        columns[key][source_of, frame_of[valid]] = _column(table, key)[valid]
-    flags = np.full(shape, int(PhotFlag.NO_FLUX), np.int64)
-    flags[source_of, frame_of[valid]] = np.asarray(table["flags"], np.int64)[valid]
-    frames = [str(names[i]) for i in order]
-    exptime = np.array([_number(rows.get(name), "exptime_s") for name in frames])
-    exptime[~(exptime > 0)] = np.nan
-    columns["flux"] = columns["flux"] / exptime
-    columns["flux_err"] = columns["flux_err"] / exptime
-    return _Matrix(frames, present, columns, flags)
-
-
-def _number(row: Mapping[str, Any] | None, name: str) -> float:
-    value = (row or {}).get(name)
-    return float(value) if isinstance(value, (int, float, np.number)) else float("nan")
-
-
-def _per_frame(
-    frames: list[str], table: Mapping[str, Mapping[str, Any]], name: str
-) -> NDArray[np.float64]:
-    return np.array([_number(table.get(frame), name) for frame in frames])
-
-
 def _by_source(catalog: Table, name: str, numbers: Any) -> NDArray[np.float64]:
-    values = dict(zip(np.asarray(catalog["source"]).tolist(), _column(catalog, name), strict=True))
+    values = dict(zip(np.asarray(catalog["source"]).tolist(), column(catalog, name), strict=True))
     return np.array([values.get(int(number), np.nan) for number in numbers])
 
 
-def _curves(
-    name: str, matrix: _Matrix, ensemble: Ensemble, magnitudes: NDArray[np.float64]
-) -> tuple[dict[str, NDArray[Any]], Table]:
-    """Corrected, relative and calibrated fluxes, and how constant each source is."""
-    from astropy.table import Table
-
-    flux, err = corrected(matrix.columns["flux"], matrix.columns["flux_err"], ensemble)
-    flags = matrix.flags | np.where(np.isfinite(flux), 0, NO_ENSEMBLE)
-    good = ((flags & int(PhotFlag.bad())) == 0) & np.isfinite(flux)
-    n = good.sum(axis=1)
-    level = _median(flux, good)
-    typical = _median(err, good)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        level_err = 1.2533 * typical / np.sqrt(n)
-        unit = np.where(level > 3 * level_err, level, np.nan)[:, None]
-        zero = np.median(_offsets(level, magnitudes, ensemble.members))
-        positive = flux > 3 * err
-        mag = np.where(positive, zero - 2.5 * np.log10(np.where(positive, flux, 1)), np.nan)
-        mag_err = np.where(positive & np.isfinite(mag), _MMAG / 1e3 * err / flux, np.nan)
-        rest = np.where(good, flux / unit - 1, 0.0)
-        relative = np.where(good, err / unit, 0.0)
-        mean = rest.sum(axis=1) / n
-        rms = np.sqrt(((rest - mean[:, None]) ** 2 * good).sum(axis=1) / (n - 1))
-        expected = np.sqrt((relative**2).sum(axis=1) / n)
-        w = np.where(good, 1 / err**2, 0.0)
-        centre = np.where(good, w * flux, 0.0).sum(axis=1) / w.sum(axis=1)
-        pull = np.where(good, (flux - centre[:, None]) / err, 0.0)
-        chi2 = (pull**2).sum(axis=1) / (n - 1)
-    curve: dict[str, NDArray[Any]] = {
-        "flux_corr": flux,
-        "flux_corr_err": err,
-        "rel_flux": flux / unit,
-        "rel_flux_err": err / unit,
-        "mag": mag,
-        "mag_err": mag_err,
-        "flags": flags,
-    }
-    stats = Table()
-    stats["source"] = matrix.source + 1
-    stats["filter"] = np.full(n.size, name)
-    stats["n"] = n
-    stats["median_flux"] = level
-    stats["median_flux_err"] = level_err
-    stats["rms_mmag"] = np.where(n > 1, _MMAG * rms, np.nan)
-    stats["expected_mmag"] = np.where(n > 1, _MMAG * expected, np.nan)
-    stats["chi2"] = np.where(n > 1, chi2, np.nan)
-    stats["comparison"] = ensemble.members
-    return curve, stats
-
-
-def _median(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
-    out = np.full(values.shape[0], np.nan)
-    rows = good.any(axis=1)
-    if rows.any():
-        out[rows] = np.nanmedian(np.where(good[rows], values[rows], np.nan), axis=1)
-    return out
-
-
-def _offsets(
-    level: NDArray[np.float64], magnitudes: NDArray[np.float64], members: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Catalogue minus instrumental magnitude: zero point and aperture correction in one."""
-    use = np.isfinite(magnitudes) & (level > 0)
-    use = use & members if (use & members).any() else use
-    if not use.any():
-        return np.array([np.nan])
-    return np.asarray(magnitudes[use] + 2.5 * np.log10(level[use]))
+def _colours(catalogs: Mapping[str, Table], sources: Table) -> NDArray[np.float64] | None:
+    """Colour of each source from the first two filters that have magnitudes."""
+    found = [
+        _by_source(catalogs[name], "mag", sources[f"id_{name}"])
+        for name in sorted(catalogs)
+        if np.isfinite(column(catalogs[name], "mag")).any()
+    ]
+    if len(found) < 2 or not np.isfinite(found[0] - found[1]).any():
+        return None
+    return np.asarray(found[0] - found[1])
 
 
 def _with_times(
     curve: dict[str, NDArray[Any]],
-    matrix: _Matrix,
+    matrix: Matrix,
     sources: Table,
     rows: Mapping[str, Mapping[str, Any]],
     photcal: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, NDArray[Any]]:
     """Add mid times, barycentric times and airmasses, for the direction of each source."""
     shape = curve["flags"].shape
-    mjd = _per_frame(matrix.frames, rows, "mjd_mid")
+    mjd = per_frame(matrix.frames, rows, "mjd_mid")
     ra = np.asarray(sources["ra"], np.float64)[matrix.source][:, None]
     dec = np.asarray(sources["dec"], np.float64)[matrix.source][:, None]
     bjd, mass = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -388,7 +293,7 @@ def _with_times(
         bjd[:, index] = bjd_tdb(mjd[index], ra, dec, site)
         mass[:, index] = airmass(mjd[index], ra, dec, site)
     flags = curve["flags"] | np.where(np.isfinite(bjd), 0, NO_BJD)
-    fwhm = _per_frame(matrix.frames, photcal, "fwhm_px")
+    fwhm = per_frame(matrix.frames, photcal, "fwhm_px")
     return curve | {
         "mjd_mid": np.broadcast_to(mjd, shape),
         "bjd_tdb": bjd,
@@ -398,13 +303,47 @@ def _with_times(
     }
 
 
+def _add_differential(curve: dict[str, NDArray[Any]], matrix: Matrix, plan: _Plan) -> None:
+    """Add the flux relative to the chosen comparison stars, if any are chosen."""
+    if not plan.comparisons.size:
+        return
+    chosen = np.isin(matrix.source, plan.comparisons)
+    ratio, err = differential_flux(
+        matrix.columns["flux"], matrix.columns["flux_err"], matrix.good, chosen
+    )
+    curve["diff_flux"], curve["diff_flux_err"] = ratio, err
+    lost = matrix.good & ~np.isfinite(ratio)
+    curve["flags"] = curve["flags"] | np.where(lost, NO_COMPARISON, 0)
+
+
+def _detrended(
+    matrix: Matrix,
+    curve: dict[str, NDArray[Any]],
+    sources: Table,
+    targets: NDArray[np.bool_],
+    settings: dict[str, Any],
+) -> Detrending:
+    if not settings["magnitude_fit"] and settings["detrend"] == "none":
+        return Detrending()
+    x, y = (np.asarray(sources[name], np.float64)[matrix.source] for name in ("x", "y"))
+    colour = settings["colour"]
+    return detrend_filter(
+        matrix,
+        curve,
+        good=matrix.good & np.isfinite(curve["flux_corr"]),
+        position=(x, y),
+        targets=targets if targets.any() else None,
+        **settings | {"colour": None if colour is None else colour[matrix.source]},
+    )
+
+
 _ORDER = (
     "mjd_mid", "bjd_tdb", "airmass", "x", "y", "fwhm", "sky", "flux", "flux_err", "flux_corr",
     "flux_corr_err", "rel_flux", "rel_flux_err", "mag", "mag_err",
 )  # fmt: skip
 
 
-def _long(name: str, matrix: _Matrix, curve: dict[str, NDArray[Any]]) -> Table:
+def _long(name: str, matrix: Matrix, curve: dict[str, NDArray[Any]], extra: Detrending) -> Table:
     from astropy.table import Table
 
     n_sources, n_frames = matrix.flags.shape
@@ -415,11 +354,19 @@ def _long(name: str, matrix: _Matrix, curve: dict[str, NDArray[Any]]) -> Table:
     columns = matrix.columns | curve
     for key in _ORDER:
         table[key] = np.ascontiguousarray(columns[key]).ravel()
+    for key in ("diff_flux", "diff_flux_err"):
+        if key in curve:
+            table[key] = curve[key].ravel()
+    for key, values in extra.columns.items():
+        table[key] = values.astype(np.float32).ravel()
+    for key, values in (matrix.apertures | matrix.aperture_flags).items():
+        if key not in table.colnames:
+            table[key] = values.ravel()
     table["flags"] = curve["flags"].ravel().astype(np.int32)
     return table
 
 
-def _frame_table(name: str, matrix: _Matrix, ensemble: Ensemble) -> Table:
+def _frame_table(name: str, matrix: Matrix, ensemble: Ensemble) -> Table:
     from astropy.table import Table
 
     table = Table()
@@ -432,6 +379,14 @@ def _frame_table(name: str, matrix: _Matrix, ensemble: Ensemble) -> Table:
 
 
 def _stacked(tables: list[Table]) -> Table:
+    """Join the filters; a column that one of them lacks is NaN (0 for flags) there."""
     from astropy.table import vstack
 
-    return tables[0] if len(tables) == 1 else vstack(tables, metadata_conflicts="silent")
+    if len(tables) == 1:
+        return tables[0]
+    joined = vstack(tables, metadata_conflicts="silent")
+    for name in joined.colnames:
+        values = joined[name]
+        if hasattr(values, "mask"):
+            joined[name] = values.filled(np.nan if values.dtype.kind == "f" else 0)
+    return joined

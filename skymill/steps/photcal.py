@@ -10,17 +10,24 @@ that is known; it is measured in any case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymill.depth import measure_depth
+from skymill.depth import measure_depth, seed_of
 from skymill.errors import Result
 from skymill.matching import mutual_pairs
 from skymill.steps.sources import SourceFlag
 from skymill.wcsmath import pixel_to_sky, sky_to_pixel, wcs_from_text
-from skymill.zeropoint import Offset, robust_offset
+from skymill.zero_points import (
+    Bright,
+    Comparison,
+    Use,
+    compare,
+    fill_zero_point,
+    saturation_mag,
+)
+from skymill.zeropoint import robust_offset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,25 +49,13 @@ _NAN = float("nan")
 #: Sources whose total flux is not that of a star.
 _UNUSABLE = SourceFlag.unusable() | SourceFlag.NO_LOCAL_SKY
 
-#: Names of rejected stars that are listed.
-_LISTED = 30
-
 
 #: Figures that the outcome repeats.
 _REPORTED = (
     *("zp", "zp_err", "zp_scatter", "zp_adu", "throughput", "throughput_err"),
+    *("colour_term", "colour_term_err", "saturation_mag"),
     *("fwhm_px", "fwhm_arcsec", "depth_mag", "depth_flux_e"),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class _Bright:
-    """Stars of a frame that can be compared: position, magnitude of the rate, its error."""
-
-    xy: Floats
-    mag: Floats
-    err: Floats
-    flux: Floats
 
 
 def photcal(
@@ -86,6 +81,12 @@ def photcal(
     match_radius_arcsec: float = 2.0,
     match_radius_px: float = 2.0,
     contamination: float = 0.02,
+    fit_colour: bool = True,
+    colours: Mapping[str, tuple[str, str]] | None = None,
+    colour_terms: Mapping[str, float] | None = None,
+    spatial_order: int = 0,
+    injections: int = 0,
+    detection: Mapping[str, Any] | None = None,
 ) -> Result[dict[str, Any]]:
     """Calibrate the fluxes of one frame.
 
@@ -128,15 +129,29 @@ def photcal(
     contamination : float
         Stars with a neighbour of more than this fraction of their flux within the large
         aperture are not used.
+    fit_colour : bool
+        Fit a colour term where the stars can tell one.
+    colours : mapping or None
+        Filter to the two catalogue bands of its colour; by default the usual ones.
+    colour_terms : mapping or None
+        Filter to a colour term that is known; it is not fitted then.
+    spatial_order : int
+        Order of the polynomial in position; 0: none.
+    injections : int
+        Stars that are planted to see how many are found again; 0: none.
+    detection : mapping or None
+        Settings of `skymill.steps.sources.sources` for that.
 
     Returns
     -------
     Result of dict
         frame_id, solution, zp, zp_err, zp_scatter, zp_floor, n_stars, n_rejected, zp_adu,
         throughput, throughput_err, fwhm_px, fwhm_arcsec, ellipticity, sky_e, depth_mag,
-        depth_flux_e, airmass, band, mjd_mid, exptime_s. Unknown figures are NaN.
+        depth_flux_e, half_mag, half_err_mag, half_offset_mag, saturation_mag, airmass, band,
+        colour, colour_0, colour_term, colour_term_err, spatial, mjd_mid, exptime_s.
+        Unknown figures are NaN.
     """
-    use = _Use(
+    use = Use(
         dict(bands or {}),
         minimum_stars,
         clip_sigma,
@@ -144,6 +159,10 @@ def photcal(
         catalog_error_mag,
         match_radius_arcsec,
         match_radius_px,
+        {key: (one, other) for key, (one, other) in (colours or {}).items()},
+        dict(colour_terms or {}),
+        fit_colour,
+        spatial_order,
     )
     about = dict(measured or {})
     out = _blank(row, about, solution)
@@ -153,32 +172,29 @@ def photcal(
     stars = _usable(sources, out["exptime_s"], about, minimum_snr, contamination)
     if catalog is not None:
         scale = _number(solution.get("scale_arcsec_px")) if solution else _NAN
-        found, why = _compare(stars, catalog.at_mjd(row.get("mjd_mid")), wcs, scale, row, use)
+        shape = frame.shape if frame is not None else None
+        there = catalog.at_mjd(row.get("mjd_mid"))
+        found, why = compare(stars, there, wcs, scale, row, use, shape)
         if found is None:
             flags.append(("NO_ZP", f"{out['frame_id']}: no zero point: {why}"))
         else:
-            _fill_zero_point(out, numbers, found, floor_mag, row)
+            fill_zero_point(out, numbers, found, floor_mag, row)
+            flags += _band_flags(out, found)
     if reference is not None:
         _fill_throughput(out, numbers, stars, wcs, row, reference, reference_solution, use)
     flags += _judge(out, catalog is not None, cloudy_throughput)
     if frame is not None and background is not None:
         _fill_depth(out, numbers, sources, frame, background, about, depth_apertures)
+        if injections:
+            _fill_completeness(
+                out, numbers, sources, frame, background, about, injections, detection
+            )
+        level = _number(frame.header.get("SATURATE"))
+        times = (out["zp"], out["exptime_s"])
+        out["saturation_mag"] = saturation_mag(sources, level, out["sky_e"], *times)
     numbers |= {key: _plain(out[key]) for key in _REPORTED}
     numbers |= {key: out[key] for key in ("n_stars", "n_rejected", "solution", "band")}
     return Result(out, tuple(flags), numbers)
-
-
-@dataclass(frozen=True)
-class _Use:
-    """Settings of the comparisons."""
-
-    bands: Mapping[str, str]
-    minimum_stars: int
-    clip_sigma: float
-    expected_scatter_mag: float
-    catalog_error_mag: float
-    match_radius_arcsec: float
-    match_radius_px: float
 
 
 def _blank(
@@ -205,8 +221,17 @@ def _blank(
         "sky_e": _number(about.get("sky_e")),
         "depth_mag": _NAN,
         "depth_flux_e": _NAN,
+        "half_mag": _NAN,
+        "half_err_mag": _NAN,
+        "half_offset_mag": _NAN,
+        "saturation_mag": _NAN,
         "airmass": _number(row.get("airmass")),
         "band": "",
+        "colour": "",
+        "colour_0": _NAN,
+        "colour_term": _NAN,
+        "colour_term_err": _NAN,
+        "spatial": "",
         "mjd_mid": _number(row.get("mjd_mid")),
         "exptime_s": _number(row.get("exptime_s")),
     }
@@ -229,7 +254,7 @@ def _usable(
     about: Mapping[str, Any],
     minimum_snr: float,
     contamination: float,
-) -> _Bright:
+) -> Bright:
     """Stars without bad pixels or neighbours, bright enough to compare."""
     names = ("x", "y", "flux_total", "flux_total_err")
     x, y, flux, err = (np.asarray(sources[name], dtype=float) for name in names)
@@ -243,7 +268,7 @@ def _usable(
     if np.isfinite(radius) and good.any():
         good &= ~_contaminated(xy, flux, radius, contamination)
     index = np.flatnonzero(good)
-    return _Bright(
+    return Bright(
         xy[index],
         -2.5 * np.log10(rate[index]),
         1.0857 * err[index] / flux[index],
@@ -264,96 +289,15 @@ def _contaminated(xy: Floats, flux: Floats, radius: float, limit: float) -> NDAr
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """Stars of the catalogue on the frame and their common offset."""
-
-    offset: Offset
-    values: Floats
-    names: NDArray[np.str_]
-    band: str
-
-
-def _compare(
-    stars: _Bright,
-    catalog: RefCatalog,
-    wcs: WCS | None,
-    scale: float,
-    row: Mapping[str, Any],
-    use: _Use,
-) -> tuple[_Comparison | None, str]:
-    """Compare with the catalogue; without a result the second item says why."""
-    wanted = use.bands.get(str(row.get("filter") or ""), str(row.get("filter") or ""))
-    band = catalog.find_band(wanted) if wanted else None
-    if band is None:
-        return None, (
-            f"{catalog.label} has no band {wanted!r} for filter {row.get('filter')!r}, it has "
-            f"{', '.join(catalog.bands) or 'none'}; name one in photcal.bands"
-        )
-    if wcs is None or not wcs.has_celestial:
-        return None, "the frame has no sky positions to find catalogue stars by"
-    mag, err = catalog.band(band, use.catalog_error_mag)
-    expected = sky_to_pixel(wcs, catalog.ra, catalog.dec)
-    expected[~np.isfinite(mag)] = np.nan
-    i, j = mutual_pairs(stars.xy, expected, max(use.match_radius_arcsec / scale, 1.0))
-    if len(i) < use.minimum_stars:
-        return None, (
-            f"{len(i)} usable stars of {catalog.label} are on the frame, "
-            f"photcal.minimum_stars is {use.minimum_stars}"
-        )
-    values = mag[j] - stars.mag[i]
-    offset = robust_offset(
-        values,
-        np.hypot(stars.err[i], err[j]),
-        clip_sigma=use.clip_sigma,
-        expected_scatter=use.expected_scatter_mag,
-    )
-    if int(offset.keep.sum()) < use.minimum_stars:
-        return None, (
-            f"only {int(offset.keep.sum())} of {len(i)} stars agree on a zero point, "
-            f"photcal.minimum_stars is {use.minimum_stars}"
-        )
-    return _Comparison(offset, values, catalog.name[j], band), ""
-
-
-def _fill_zero_point(
-    out: dict[str, Any],
-    numbers: dict[str, Any],
-    found: _Comparison,
-    floor_mag: float,
-    row: Mapping[str, Any],
-) -> None:
-    offset = found.offset
-    gain = _number(row.get("gain_e_adu"))
-    # 1 ADU/s is gain electron/s: brighter, so its magnitude is smaller.
-    to_adu = -2.5 * np.log10(gain) if gain > 0 else _NAN
-    out |= {
-        "solution": "absolute",
-        "zp": offset.value,
-        "zp_err": offset.err,
-        "zp_scatter": offset.scatter,
-        "zp_floor": floor_mag,
-        "zp_adu": float(offset.value + to_adu),
-        "n_stars": int(offset.keep.sum()),
-        "n_rejected": int((~offset.keep).sum()),
-        "band": found.band,
-    }
-    rejected = np.flatnonzero(~offset.keep)
-    off = found.values - offset.value
-    rejected = rejected[np.argsort(-np.abs(off[rejected]), kind="stable")][:_LISTED]
-    numbers["rejected"] = "; ".join(f"{found.names[k]}:{off[k]:+.3f}" for k in rejected)
-    numbers["zp_std"] = _plain(float(1.4826 * np.median(np.abs(off[offset.keep]))))
-
-
 def _fill_throughput(
     out: dict[str, Any],
     numbers: dict[str, Any],
-    stars: _Bright,
+    stars: Bright,
     wcs: WCS | None,
     row: Mapping[str, Any],
     reference: Table,
     reference_solution: Mapping[str, Any] | None,
-    use: _Use,
+    use: Use,
 ) -> None:
     """Compare the rates of the frame with those of the reference frame of its filter."""
     facts = reference.meta.get("frames", {})
@@ -384,6 +328,18 @@ def _fill_throughput(
     )
     out["throughput"] = float(10 ** (0.4 * ratio.value))
     out["throughput_err"] = out["throughput"] * ratio.err / 1.0857
+
+
+def _band_flags(out: Mapping[str, Any], found: Comparison) -> list[tuple[str, str]]:
+    """Say if the light seems to have come through another filter."""
+    name = out["frame_id"]
+    if found.better_band:
+        text = (
+            f"{name}: the stars scatter by {out['zp_scatter']:.3f} mag about band {found.band}, "
+            f"and far less about {found.better_band}: is the filter what the header says?"
+        )
+        return [("FILTER_MISMATCH", text)]
+    return []
 
 
 def _judge(out: dict[str, Any], catalog: bool, cloudy: float) -> list[tuple[str, str]]:
@@ -441,3 +397,49 @@ def _fill_depth(
     if np.isfinite(out["zp"]):
         rate = depth.flux_e / out["exptime_s"]
         out["depth_mag"] = float(out["zp"] - 2.5 * np.log10(rate))
+
+
+def _fill_completeness(
+    out: dict[str, Any],
+    numbers: dict[str, Any],
+    sources: Table,
+    frame: Frame,
+    background: Background,
+    about: Mapping[str, Any],
+    number: int,
+    detection: Mapping[str, Any] | None,
+) -> None:
+    """Add the magnitude at which one half of planted stars is found."""
+    from skymill.completeness import completeness
+    from skymill.steps.sources import sources as find
+
+    settings = dict(detection or {})
+    fwhm, beta = _number(about.get("fwhm_px")), _number(about.get("moffat_beta"))
+    if not fwhm > 0:
+        return
+
+    def detect(planted: Frame) -> Floats:
+        table = find(planted, background, **settings).value
+        return np.column_stack([np.asarray(table[name], float) for name in ("x", "y")])
+
+    try:
+        found = completeness(
+            frame,
+            np.column_stack([np.asarray(sources[name], float) for name in ("x", "y")]),
+            detect,
+            noise_e=_number(about.get("sky_rms_e")),
+            fwhm_px=fwhm,
+            beta=beta if beta > 1 else np.inf,
+            threshold_sigma=float(settings.get("threshold_sigma", 4.5)),
+            minimum_area_px=int(settings.get("minimum_area_px", 4)),
+            number=number,
+            seed=seed_of(out["frame_id"]),
+        )
+    except ValueError as error:
+        numbers["completeness"] = str(error)
+        return
+    out["half_err_mag"], out["half_offset_mag"] = found.half_err_mag, found.offset_mag
+    numbers["half_flux_e"] = _plain(found.half_e)
+    numbers["half_offset_mag"] = _plain(found.offset_mag)
+    if np.isfinite(out["zp"]):
+        out["half_mag"] = float(out["zp"] - 2.5 * np.log10(found.half_e / out["exptime_s"]))

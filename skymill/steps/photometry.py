@@ -6,15 +6,13 @@ and the flags say why; faint and negative fluxes are kept, or averages would be 
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from skymill.errors import Result, StepFailed
-from skymill.frame import Background, Frame, MaskBit
+from skymill.errors import ConfigError, Result, StepFailed
+from skymill.measure.flags import PhotFlag
 from skymill.resample import pixel_to_pixel
-from skymill.steps._rings import RING_CLIP_SIGMA, mask_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,26 +21,17 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
+    from skymill.frame import Background, Frame
+    from skymill.measure.growth import GrowthCurve
+    from skymill.measure.positions import Positions
+    from skymill.measure.psf import PSFModel
+
 __all__ = ["PhotFlag", "empty_photometry", "photometry"]
 
-#: More of an aperture than this fraction lost for good leaves no flux.
-_LOST_FRACTION = 0.01
-
-
-class PhotFlag(IntFlag):
-    """Why a forced measurement should be looked at twice. Zero is a good one."""
-
-    OUTSIDE = 1 << 0  #: the position is not on the frame; no flux
-    EDGE = 1 << 1  #: the aperture leaves the frame
-    MASKED = 1 << 2  #: bad pixels in the aperture, replaced by their opposites
-    SATURATED = 1 << 3  #: saturated pixels in the aperture
-    NO_FLUX = 1 << 4  #: nothing could be measured
-    NO_ANNULUS = 1 << 5  #: too few good pixels in the annulus, the mesh level was used
-
-    @classmethod
-    def bad(cls) -> PhotFlag:
-        """Flags of measurements that are left out of statistics."""
-        return cls.OUTSIDE | cls.EDGE | cls.MASKED | cls.SATURATED | cls.NO_FLUX
+#: Fewer stars make no PSF of the frame.
+_PSF_STARS = 3
+#: Columns that methods add to those of the apertures.
+_METHODS = {"optimal": "opt", "psf": "psf"}
 
 
 def photometry(
@@ -58,11 +47,17 @@ def photometry(
     main_aperture: int = 1,
     annulus_fwhm: Sequence[float] = (4.0, 7.0),
     background: Literal["annulus", "mesh"] = "annulus",
+    sky_estimator: Literal["mean", "median", "mode"] = "mean",
+    masked: Literal["replace", "exclude", "flag"] = "replace",
+    methods: Sequence[str] = ("aperture",),
+    psf_degree: int | None = None,
+    telescope_diameter_m: float | None = None,
+    listed: Positions | None = None,
 ) -> Result[Table]:
-    """Measure the fluxes at the positions of a stack's catalogue.
+    """Measure the fluxes at the positions of a stack's catalogue, and at listed ones.
 
-    ``flux = sum(w (I - mesh)) - n_ap b`` with the level ``b`` of an annulus, and
-    ``flux_err**2 = sum(w**2 V) + n_ap**2 var(b)``.
+    ``flux = sum(w (I - mesh)) - n b`` with the level ``b`` of an annulus, and
+    ``flux_err**2 = sum(w**2 V) + n**2 var(b)``, both by `skymill.measure`.
 
     Parameters
     ----------
@@ -73,11 +68,12 @@ def photometry(
     wcs : astropy.wcs.WCS
         Solved world coordinates of the frame.
     positions : Table
-        Columns source, x, y: 0-based pixels of the grid.
+        Columns source, x, y (0-based pixels of the grid); used if there: ra, dec, flags.
     grid_wcs : astropy.wcs.WCS
         World coordinates of the grid, of the same kind as `wcs`.
     row : mapping
-        Row of the sheet; used: frame_id.
+        Row of the sheet; used: frame_id, mjd_mid (for what moves), exptime_s and site (for
+        scintillation).
     fwhm_px : float
         FWHM of the frame.
     apertures_fwhm : sequence of float
@@ -88,19 +84,36 @@ def photometry(
         Inner and outer radius of the annulus in FWHM.
     background : {"annulus", "mesh"}
         Subtract the level of the annulus, or that of the mesh only.
+    sky_estimator : {"mean", "median", "mode"}
+        Of the clipped pixels of the annulus.
+    masked : {"replace", "exclude", "flag"}
+        What is done about masked pixels.
+    methods : sequence of {"aperture", "optimal", "psf"}
+        Fluxes besides those of the apertures.
+    psf_degree : int, optional
+        Degree of the polynomial of the PSF over the frame.
+    telescope_diameter_m : float, optional
+        Adds scintillation to the errors.
+    listed : Positions, optional
+        Further positions. Their ``source`` is -1, -2, ... in the order of the list.
 
     Returns
     -------
     Result of Table
-        One row per position, in the order of `positions`.
+        One row per position, in the order of `positions` and of the list. Numbers:
+        n_positions, n_measured, n_good, r_main_px, fwhm_px; ``apcor_<k>``,
+        ``apcor_err_<k>`` (factor to the light within 4 FWHM), n_growth_stars, wing_fraction;
+        psf_stars, psf_scale, psf_scale_err; scintillation.
 
     Raises
     ------
     StepFailed
         NO_STARS if the FWHM is not known; WCS_RELATIVE if frame and grid have world
-        coordinates of different kinds.
+        coordinates of different kinds, or the list is on the sky and the frame is not.
     """
-    from skymill.kernels.apertures import annulus_background, aperture_sum
+    from skymill.measure.apertures import measure_apertures
+    from skymill.measure.growth import growth_curve
+    from skymill.measure.rings import mask_sources
 
     frame_id = str(row["frame_id"])
     if not (fwhm_px is not None and np.isfinite(fwhm_px) and fwhm_px > 0):
@@ -109,99 +122,210 @@ def photometry(
         raise StepFailed(
             "WCS_RELATIVE", f"{frame_id}: frame and catalogue have positions of different kinds"
         )
-    gx, gy = (np.asarray(positions[name], np.float64) for name in ("x", "y"))
-    x, y = pixel_to_pixel(grid_wcs, gx, gy, wcs)
+    table, usable = _rows(frame_id, positions, grid_wcs, wcs, listed, row)
+    x, y = (np.asarray(table[name], np.float64) for name in ("x", "y"))
     sci = np.ascontiguousarray(frame.sci - sky.level_map())
+    planes = (sci, frame.err, frame.mask)
     radii = [float(factor) * fwhm_px for factor in apertures_fwhm]
-    sums = [aperture_sum(sci, frame.err, frame.mask, x, y, radius) for radius in radii]
-    level, level_err = np.zeros(x.size), np.full(x.size, float(sky.level_err))
-    no_ring = np.zeros(x.size, bool)
-    if background == "annulus":
-        inner, outer = (float(factor) * fwhm_px for factor in annulus_fwhm)
-        bright = sums[main_aperture].flux / sums[main_aperture].flux_err
-        others = mask_sources(frame.mask, x, y, bright, fwhm_px)
-        ring = annulus_background(sci, others, x, y, inner, outer, clip_sigma=RING_CLIP_SIGMA)
-        no_ring = ~(np.isfinite(ring.level) & np.isfinite(ring.level_err))
-        level = np.where(no_ring, level, ring.level)
-        level_err = np.where(no_ring, level_err, ring.level_err)
-    fluxes = [
-        _flux(item, radius, level, level_err) for item, radius in zip(sums, radii, strict=True)
-    ]
-    main = sums[main_aperture]
-    flags = _flags(frame.shape, x, y, main, np.isfinite(fluxes[main_aperture][0]))
-    flags |= np.where(no_ring, int(PhotFlag.NO_ANNULUS), 0)
-    mesh = _level_at(sky, x, y)
-    table = _table(frame_id, positions, (x, y), fluxes, main_aperture)
-    table["sky"] = level + mesh
-    table["sky_err"] = level_err
-    table["flags"] = flags.astype(np.int32)
-    table["mask_or"] = main.mask_or.astype(np.int32)
+    ring = [float(f) * fwhm_px for f in annulus_fwhm] if background == "annulus" else None
+    first = measure_apertures(*planes, x, y, radii[main_aperture : main_aperture + 1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snr = np.asarray(first["flux_0"] / first["flux_err_0"])
+    quiet = frame.mask if ring is None else mask_sources(frame.mask, x, y, snr, fwhm_px)
+    flicker = _flicker(frame, wcs, row, telescope_diameter_m)
+    common: dict[str, Any] = {
+        "annulus": ring, "level_err": float(sky.level_err), "scintillation": flicker,
+    }  # fmt: skip
+    found = measure_apertures(
+        *planes, x, y, radii, sky=sky_estimator, sky_mask=quiet, masked=masked,
+        main=main_aperture, **common,
+    )  # fmt: skip
+    usable &= np.asarray(found["flags"]) == 0
+    curve = growth_curve(*planes, x, y, fwhm_px=fwhm_px, usable=usable)
+    table["flux"], table["flux_err"] = (
+        found[f"{name}_{main_aperture}"] for name in ("flux", "flux_err")
+    )
+    for k in range(len(radii)):
+        for name in (f"flux_{k}", f"flux_err_{k}"):
+            table[name] = found[name]
+    numbers, flags = _corrections(curve, radii), []
+    if set(methods) & set(_METHODS):
+        model, few = _psf(planes, x, y, fwhm_px, usable, psf_degree, frame_id)
+        flags += few
+        numbers |= {"psf_stars": model.n_stars, "psf_scale": model.scale,
+                    "psf_scale_err": model.scale_err}  # fmt: skip
+        _profile_fluxes(table, planes, x, y, model, methods, quiet, common)
+    table["apcor"] = np.full(len(table), numbers[f"apcor_{main_aperture}"])
+    table["apcor_err"] = np.full(len(table), numbers[f"apcor_err_{main_aperture}"])
+    table["sky"] = np.asarray(found["sky"]) + _level_at(sky, x, y)
+    table["sky_err"] = found["sky_err"]
+    table["fwhm"] = np.full(len(table), float(fwhm_px))
+    table["flags"], table["mask_or"] = found["flags"], found["mask_or"]
     _describe(table, len(radii))
-    good = (flags & int(PhotFlag.bad())) == 0
-    numbers = {
+    good = (np.asarray(table["flags"]) & int(PhotFlag.bad())) == 0
+    numbers |= {
         "n_positions": len(table),
-        "n_measured": int(np.isfinite(fluxes[main_aperture][0]).sum()),
+        "n_measured": int(np.isfinite(table["flux"]).sum()),
         "n_good": int(good.sum()),
         "r_main_px": radii[main_aperture],
         "fwhm_px": float(fwhm_px),
     }
-    return Result(table, (), numbers)
+    if flicker:
+        numbers["scintillation"] = flicker
+    return Result(table, tuple(flags), numbers)
 
 
-def empty_photometry(apertures: int) -> Table:
+def empty_photometry(apertures: int, methods: Sequence[str] = ("aperture",)) -> Table:
     """Return the table of no measurements: all columns, units and descriptions.
 
     Parameters
     ----------
     apertures : int
         Number of apertures.
+    methods : sequence of str
+        Methods of the settings.
     """
     from astropy.table import Table
 
-    nothing = np.zeros(0)
-    positions = Table({"source": np.zeros(0, np.int64)})
-    table = _table("", positions, (nothing, nothing), [(nothing, nothing)] * apertures, 0)
-    table["sky"], table["sky_err"] = nothing, nothing
-    table["flags"], table["mask_or"] = nothing.astype(np.int32), nothing.astype(np.int32)
+    table = Table({"frame_id": np.zeros(0, "U1"), "source": np.zeros(0, np.int64)})
+    table["object"] = np.zeros(0, "U1")
+    for name in ("ra", "dec", "x", "y", "flux", "flux_err"):
+        table[name] = np.zeros(0)
+    kinds = [*(str(k) for k in range(apertures)), *_kinds(methods)]
+    for kind in kinds:
+        table[f"flux_{kind}"], table[f"flux_err_{kind}"] = np.zeros(0), np.zeros(0)
+    for name in ("apcor", "apcor_err", "sky", "sky_err", "fwhm"):
+        table[name] = np.zeros(0)
+    table["flags"], table["mask_or"] = np.zeros(0, np.int32), np.zeros(0, np.int32)
     _describe(table, apertures)
     return table
 
 
-def _flux(
-    sums: Any, radius: float, level: NDArray[np.float64], level_err: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Flux and error; NaN where more than one per cent of the circle is lost for good."""
-    area = np.pi * radius**2
-    complete = sums.area > (1 - _LOST_FRACTION) * area
-    flux = np.where(complete, sums.flux - sums.area * level, np.nan)
-    err = np.sqrt(sums.flux_err**2 + (sums.area * level_err) ** 2)
-    return flux, np.where(np.isfinite(flux), err, np.nan)
+def _kinds(methods: Sequence[str]) -> list[str]:
+    return [short for name, short in _METHODS.items() if name in methods]
 
 
-def _flags(
-    shape: tuple[int, int],
+def _rows(
+    frame_id: str,
+    positions: Table,
+    grid_wcs: WCS,
+    wcs: WCS,
+    listed: Positions | None,
+    row: Mapping[str, Any],
+) -> tuple[Table, NDArray[np.bool_]]:
+    """Positions of the catalogue and of the list; which of them may tell the PSF."""
+    from astropy.table import Table
+
+    from skymill.steps.sources import SourceFlag
+
+    gx, gy = (np.asarray(positions[name], np.float64) for name in ("x", "y"))
+    x, y = pixel_to_pixel(grid_wcs, gx, gy, wcs)
+    n = len(positions)
+    number = np.asarray(positions["source"], np.int64)
+    known, nothing = positions.colnames, np.full(n, np.nan)
+    ra, dec = (
+        np.asarray(positions[name] if name in known else nothing, np.float64)
+        for name in ("ra", "dec")
+    )
+    names = np.full(n, "", "U1")
+    usable = np.ones(n, bool)
+    if "flags" in positions.colnames:
+        wrong = int(SourceFlag.unusable() | SourceFlag.EXTENDED | SourceFlag.BLENDED)
+        usable = (np.asarray(positions["flags"], np.int64) & wrong) == 0
+    if listed is not None:
+        mjd = row.get("mjd_mid")
+        try:
+            more = listed.pixels(wcs, None if mjd is None else float(mjd), grid=grid_wcs)
+        except ConfigError as error:
+            raise StepFailed("WCS_RELATIVE", f"{frame_id}: {error}") from error
+        x, y, ra, dec = (np.concatenate([a, b]) for a, b in zip((x, y, ra, dec), more, strict=True))
+        number = np.concatenate([number, -1 - np.arange(len(listed))])
+        names = np.concatenate([names, np.array(listed.names, dtype=str)])
+        usable = np.concatenate([usable, np.zeros(len(listed), bool)])
+    table = Table()
+    table["frame_id"] = np.full(len(x), frame_id, dtype=f"U{max(len(frame_id), 1)}")
+    table["source"], table["object"] = number, names
+    table["ra"], table["dec"], table["x"], table["y"] = ra, dec, x, y
+    return table, usable
+
+
+def _flicker(frame: Frame, wcs: WCS, row: Mapping[str, Any], diameter_m: float | None) -> float:
+    """Relative scintillation of the frame; 0 if it is not asked for or cannot be known."""
+    from skymill.measure.flicker import scintillation
+    from skymill.times import airmass, parse_site
+
+    exptime = row.get("exptime_s")
+    if diameter_m is None or not exptime or not float(exptime) > 0:
+        return 0.0
+    site, mjd = parse_site(row.get("site")), row.get("mjd_mid")
+    mass = 1.0
+    if site is not None and mjd is not None and wcs.has_celestial:
+        ny, nx = frame.shape
+        ra, dec = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+        value = float(
+            np.ravel(airmass(np.array([float(mjd)]), np.ravel(ra), np.ravel(dec), site))[0]
+        )
+        mass = value if np.isfinite(value) and value >= 1 else 1.0
+    height = site.height_m if site is not None else 0.0
+    return scintillation(diameter_m, float(exptime), mass, height)
+
+
+def _corrections(curve: GrowthCurve | None, radii: Sequence[float]) -> dict[str, Any]:
+    """Aperture corrections of a frame for its outcome; NaN without a growth curve."""
+    numbers: dict[str, Any] = {"n_growth_stars": 0 if curve is None else len(curve.stars)}
+    if curve is not None:
+        numbers["wing_fraction"] = curve.wing_fraction
+    for k, radius in enumerate(radii):
+        value = error = float("nan")
+        if curve is not None and curve.radii[0] <= radius <= curve.radii[-1]:
+            value, error = curve.correction(radius)
+        numbers[f"apcor_{k}"], numbers[f"apcor_err_{k}"] = value, error
+    return numbers
+
+
+def _psf(
+    planes: tuple[Any, Any, Any],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
-    sums: Any,
-    measured: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    ny, nx = shape
-    with np.errstate(invalid="ignore"):
-        outside = ~((x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5))
-    bits = sums.mask_or.astype(np.int64)
-    edge = (bits & int(MaskBit.OUTSIDE | MaskBit.EDGE)) != 0
-    saturated = (bits & int(MaskBit.SATURATED | MaskBit.BLEED)) != 0
-    masked = (bits & int(MaskBit.bad() & ~MaskBit.OUTSIDE & ~MaskBit.EDGE)) != 0
-    flags = np.zeros(x.size, np.int64)
-    for where, flag in (
-        (outside, PhotFlag.OUTSIDE),
-        (edge & ~outside, PhotFlag.EDGE),
-        (masked, PhotFlag.MASKED),
-        (saturated, PhotFlag.SATURATED),
-        (~measured, PhotFlag.NO_FLUX),
-    ):
-        flags[where] |= int(flag)
-    return flags
+    fwhm_px: float,
+    usable: NDArray[np.bool_],
+    degree: int | None,
+    frame_id: str,
+) -> tuple[PSFModel, list[tuple[str, str]]]:
+    """PSF of the frame; a Moffat profile of its seeing if there are too few stars."""
+    from skymill.measure.psf import PSFModel
+
+    model = PSFModel.fit(*planes, x, y, fwhm_px=fwhm_px, usable=usable, degree=degree)
+    if model is not None and model.n_stars >= _PSF_STARS:
+        return model, []
+    number = 0 if model is None else model.n_stars
+    text = (
+        f"photometry: {frame_id} has {number} stars for a PSF, fewer than {_PSF_STARS}; "
+        "a Moffat profile of its seeing was used."
+    )
+    shape = (planes[0].shape[0], planes[0].shape[1])
+    return PSFModel.from_profile(fwhm_px, shape), [("FEW_STARS", text)]
+
+
+def _profile_fluxes(
+    table: Table,
+    planes: tuple[Any, Any, Any],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    model: PSFModel,
+    methods: Sequence[str],
+    quiet: NDArray[np.uint16],
+    common: Mapping[str, Any],
+) -> None:
+    """Add the columns of optimal and PSF fluxes."""
+    from skymill.measure.psf_fit import measure_optimal, measure_psf
+
+    if "optimal" in methods:
+        found = measure_optimal(*planes, x, y, model, sky_mask=quiet, **common)
+        table["flux_opt"], table["flux_err_opt"] = found["flux_opt"], found["flux_err_opt"]
+    if "psf" in methods:
+        found = measure_psf(*planes, x, y, model, positions="fixed", **common).table
+        table["flux_psf"], table["flux_err_psf"] = found["flux_psf"], found["flux_err_psf"]
 
 
 def _level_at(
@@ -219,41 +343,33 @@ def _level_at(
     return out
 
 
-def _table(
-    frame_id: str,
-    positions: Table,
-    where: tuple[NDArray[np.float64], NDArray[np.float64]],
-    fluxes: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    main: int,
-) -> Table:
-    from astropy.table import Table
-
-    table = Table()
-    table["frame_id"] = np.full(len(positions), frame_id, dtype=f"U{max(len(frame_id), 1)}")
-    table["source"] = np.asarray(positions["source"], np.int64)
-    table["x"], table["y"] = where
-    table["flux"], table["flux_err"] = fluxes[main]
-    for i, (flux, err) in enumerate(fluxes):
-        table[f"flux_{i}"], table[f"flux_{i}_err"] = flux, err
-    return table
-
-
 def _describe(table: Table, apertures: int) -> None:
     texts = {
         "frame_id": ("", "frame"),
-        "source": ("", "source of the stack's catalogue"),
+        "source": ("", "source of the stack's catalogue; negative: of the list of positions"),
+        "object": ("", "name in the list of positions"),
+        "ra": ("deg", "right ascension of the position, NaN if not known"),
+        "dec": ("deg", "declination of the position, NaN if not known"),
         "x": ("pix", "0-based position on the frame"),
         "y": ("pix", "0-based position on the frame"),
         "flux": ("electron", "flux in the main aperture, background subtracted"),
         "flux_err": ("electron", "one-sigma error of flux"),
+        "apcor": ("", "factor from flux to the light within 4 FWHM"),
+        "apcor_err": ("", "its error, common to the frame and not in flux_err"),
         "sky": ("electron", "background per pixel"),
         "sky_err": ("electron", "one-sigma error of sky"),
+        "fwhm": ("pix", "FWHM of the frame"),
         "flags": ("", "bits of PhotFlag, 0 is good"),
         "mask_or": ("", "mask bits of all pixels in the main aperture"),
+        "flux_opt": ("electron", "total flux, optimal weights"),
+        "flux_err_opt": ("electron", "one-sigma error of flux_opt"),
+        "flux_psf": ("electron", "total flux, PSF fit"),
+        "flux_err_psf": ("electron", "one-sigma error of flux_psf"),
     }
     for i in range(apertures):
         texts[f"flux_{i}"] = ("electron", f"flux in aperture {i} of photometry.apertures_fwhm")
-        texts[f"flux_{i}_err"] = ("electron", f"one-sigma error of flux_{i}")
-    for name, (unit, text) in texts.items():
+        texts[f"flux_err_{i}"] = ("electron", f"one-sigma error of flux_{i}")
+    for name in table.colnames:
+        unit, text = texts[name]
         table[name].unit = unit or None
         table[name].description = text

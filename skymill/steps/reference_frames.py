@@ -8,7 +8,9 @@ The score of a frame adds, in units of a factor of two against the median of the
 ``score = w_stars log2(n) - w_seeing log2(fwhm) - w_depth log2(limit) - w_shape ellipticity / 0.1``
 
 with ``limit = sky_rms fwhm / exposure``, the faintest flux that stands out of the sky.
-The highest score wins; equal scores go to the smaller frame id.
+The highest score wins; equal scores go to the smaller frame id. A frame with the highest score
+that cannot be solved would leave its whole field without a sky: the frames are tried in order
+of their scores until one is solved by the catalogue, at most ``tries`` of them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymill.errors import Result, StepFailed
+from skymill.steps._reference_tries import choose_best, choose_of_filter
 from skymill.steps.sources import SourceFlag
 from skymill.wcsmath import sane, wcs_to_text
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
     from astropy.wcs import WCS
+
+    from skymill.steps._reference_tries import Solve
 
 __all__ = ["Candidate", "reference_frames", "star_list"]
 
@@ -78,13 +83,16 @@ class Candidate:
 
 def reference_frames(
     candidates: Sequence[Candidate],
+    solve: Solve | None = None,
     *,
+    has_catalog: bool = False,
     minimum_stars: int = 3,
     max_stars: int = 5000,
     weight_stars: float = 1.0,
     weight_seeing: float = 1.0,
     weight_depth: float = 1.0,
     weight_shape: float = 0.5,
+    tries: int = 5,
 ) -> Result[Table]:
     """Choose the best frame of a field and of each filter.
 
@@ -95,12 +103,20 @@ def reference_frames(
     ----------
     candidates : sequence of Candidate
         Frames of one field, in any order.
+    solve : callable, optional
+        Solves a candidate, alone or (with the stars of the best frame and its solution)
+        relative to it, as `skymill.steps.astrometry.astrometry` does; without it nothing is
+        solved.
+    has_catalog : bool
+        ``solve`` has a catalogue, so that frames are tried until it solves one.
     minimum_stars : int
         Fewest stars of a reference frame.
     max_stars : int
         The brightest stars kept of each list.
     weight_stars, weight_seeing, weight_depth, weight_shape : float
         Weights of the score.
+    tries : int
+        Most frames tried for the best of the field, and for that of each filter.
 
     Returns
     -------
@@ -109,7 +125,8 @@ def reference_frames(
         frame_id, filter, best, star (1..n), x, y, x_err, y_err, flux, flux_err,
         flux_total, flux_total_err, fwhm, flags, mask_or. ``meta["frames"]`` has for
         each frame id: filter, best, exptime_s, mjd_mid, nx, ny, header_wcs (cards),
-        fwhm_px, r_total_px, score.
+        fwhm_px, r_total_px, score; ``meta["solutions"]`` what ``solve`` found for each, and
+        ``meta["tried"]`` every frame that was tried, in order, with the answer.
 
     Raises
     ------
@@ -128,26 +145,36 @@ def reference_frames(
     weights = (weight_stars, weight_seeing, weight_depth, weight_shape)
     scores = dict(zip((item.frame_id for item in good), _scores(good, weights), strict=True))
     with_wcs = [item for item in good if not sane(item.header_wcs, item.shape)]
-    best = _highest(with_wcs if 2 * len(with_wcs) >= len(good) else good, scores)
-    chosen = [best]
-    for name in sorted({str(item.row.get("filter") or "") for item in good}):
-        if name != str(best.row.get("filter") or ""):
-            same = [item for item in good if str(item.row.get("filter") or "") == name]
-            chosen.append(_highest(same, scores))
+    ranked = _ranked(with_wcs if 2 * len(with_wcs) >= len(good) else good, scores)
+    first = choose_best(ranked, solve, tries if has_catalog else 1)
+    best = first.frame
+    chosen, solutions, tried = [best], {best.frame_id: first.solution}, first.tried
+    stars = _join([star_list(best, max_stars)], best.frame_id)
+    for name in sorted({_filter(item) for item in good} - {_filter(best)}):
+        same = _ranked([item for item in good if _filter(item) == name], scores)
+        next_ = choose_of_filter(same, solve, stars, first.solution, tries)
+        chosen.append(next_.frame)
+        solutions[next_.frame.frame_id] = next_.solution
+        tried = tried + next_.tried
     table = _join([star_list(item, max_stars) for item in chosen], best.frame_id)
+    table.meta["solutions"] = solutions if solve is not None else {}
+    table.meta["tried"] = [list(item) for item in tried]
     table.meta["frames"] = {
         item.frame_id: {**_facts(item), "best": item is best, "score": scores[item.frame_id]}
         for item in chosen
     }
     return Result(
         table,
-        _flags(best, ordered, usable, minimum_stars),
+        _flags(best, ordered, usable, minimum_stars) + first.flags,
         {
             "best_frame": best.frame_id,
             "n_candidates": len(ordered),
             "n_filters": len(chosen),
             "n_stars": min(_n_stars(best.sources), max_stars),
             "score": round(scores[best.frame_id], 6),
+            "solution": str(first.solution.get("solution", "")),
+            "n_tried": len(first.tried),
+            "not_solved": "; ".join(f"{n}: {code}" for n, _, code in first.tried if code),
         },
     )
 
@@ -212,9 +239,13 @@ def _positive(value: Any) -> float:
     return number if number > 0 and math.isfinite(number) else float("nan")
 
 
-def _highest(candidates: Sequence[Candidate], scores: Mapping[str, float]) -> Candidate:
+def _ranked(candidates: Sequence[Candidate], scores: Mapping[str, float]) -> list[Candidate]:
     # Rounded, so that the last bit of a sum does not decide between equal frames.
-    return min(candidates, key=lambda item: (-round(scores[item.frame_id], 9), item.frame_id))
+    return sorted(candidates, key=lambda item: (-round(scores[item.frame_id], 9), item.frame_id))
+
+
+def _filter(item: Candidate) -> str:
+    return str(item.row.get("filter") or "")
 
 
 def _facts(item: Candidate) -> dict[str, Any]:
@@ -226,7 +257,7 @@ def _facts(item: Candidate) -> dict[str, Any]:
         return None if math.isnan(known) else known
 
     return {
-        "filter": str(item.row.get("filter") or ""),
+        "filter": _filter(item),
         "exptime_s": number(item.row.get("exptime_s")),
         "mjd_mid": number(item.row.get("mjd_mid")),
         "ra_deg": item.row.get("ra_deg"),

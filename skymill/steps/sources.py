@@ -28,6 +28,7 @@ from skymill.steps._seeing import (
     is_crowded,
     measure_seeing,
 )
+from skymill.steps._wings import on_wings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,6 +199,9 @@ def sources(
         text = f"sources: {name} shows nothing above {threshold_sigma:g} sigma."
         return Result(empty_sources_table(), (("NO_STARS", text),), numbers)
     owners = np.arange(1, len(objects) + 1)
+    if not crowded:
+        own = ~on_wings(objects["x"], objects["y"], objects["peak"], seeing.fwhm)
+        objects, owners = objects[own], owners[own]
     bright = np.sort(np.argsort(-objects["cflux"], kind="stable")[:max_sources])
     objects, owners = objects[bright], owners[bright]
     seeing, shapes = measure_seeing(scene, objects, segments, owners, seeing.fwhm)
@@ -285,7 +289,7 @@ def _detect(
         "deblend_contrast": contrast,
     }
     objects, segments, _ = detect(
-        scene.sci, scene.noise, scene.hidden, kernel=gaussian_kernel(fwhm), clean=True, **options
+        scene.sci, scene.noise, scene.hidden, kernel=gaussian_kernel(fwhm), **options
     )
     if not is_crowded(objects, fwhm, scene.sci.size):
         return objects, segments, False

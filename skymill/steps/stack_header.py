@@ -33,6 +33,10 @@ def stack_cards(
     correlation: NDArray[np.float32],
     convention: str,
     throughput_known: NDArray[np.bool_],
+    combine: str = "clipped",
+    engine: str = "skymill",
+    kernel: str = "lanczos3",
+    shared: float | None = None,
 ) -> tuple[fits.Header, dict[str, Any]]:
     """Return the header of a stack and the figures of its outcome.
 
@@ -53,6 +57,10 @@ def stack_cards(
         ``flux`` or ``surface_brightness``.
     throughput_known : ndarray of bool, shape (n,)
         Whether each frame has a flux scale.
+    combine, engine, kernel : str
+        How values were combined and resampled.
+    shared : float, optional
+        Median error that the frames share (electron); None if masters are not known.
     """
     header = fits.Header()
     numbers: dict[str, Any] = {}
@@ -70,12 +78,14 @@ def stack_cards(
             card(key, values.pop(), "of all frames")
     header["BUNIT"] = ("electron", "of one exposure of EXPTIME at throughput 1")
     card("NCOMBINE", len(inputs), "number of frames", "n_frames")
-    card("EXPTIME", float(exptime), "[s] exposure that the values refer to", "exptime_s")
+    # The values of a sum refer to as many exposures as there are frames.
+    several = float(len(inputs)) if combine == "sum" else 1.0
+    exptime = float(exptime) * several
+    card("EXPTIME", exptime, "[s] exposure that the values refer to", "exptime_s")
     exposures = np.array([item.number("exptime_s") for item in inputs])
     card("EXPTOTAL", float(exposures.sum()), "[s] sum of all exposures", "exptime_total_s")
     _time_cards(card, inputs, weights)
-    gain = 1 / float((weights**2 * scales).sum())
-    card("GAIN", gain, "effective; varies over the image, use ERR")
+    _electronics(card, inputs, scales, weights, combine)
     sizes = np.array([item.number("fwhm_px") for item in inputs])
     known = np.isfinite(sizes)
     if known.any():
@@ -83,9 +93,12 @@ def stack_cards(
         card("FWHM", mean, "[px] weighted mean FWHM of frames", "fwhm_frames_px")
     _zero_point(card, inputs, throughput_known)
     level = float(np.sqrt((weights**2 * scales**2 * np.nan_to_num(level_errs) ** 2).sum()))
+    level *= several
     card("BKGERR", level, "[electron] error of the level, common to cells", "bkg_err_e")
     card("FLUXCONV", convention, "what resampling keeps")
-    card("KERNEL", "bilinear", "resampling kernel (reproject)")
+    card("COMBINE", combine, "how the frames were combined")
+    card("ENGINE", engine, "what resampled")
+    card("KERNEL", kernel, "resampling kernel")
     card("WCSREL", not grid.celestial, "positions relative to a reference frame")
     for radius in _RADII_PX:
         factor = aperture_factor(correlation, radius)
@@ -93,9 +106,43 @@ def stack_cards(
     total = float(np.sqrt(max(float(correlation.astype(np.float64).sum()), 0.0)))
     card("CORRFINF", total, "true / white error, large apertures", "corr_inf")
     header.add_comment("ERR is the error of a pixel; that of an aperture is CORRF times larger.")
-    header.add_comment("ERR takes errors of bias, dark and flat as independent between frames,")
-    header.add_comment("which holds for dithers of more than a pixel.")
+    if shared is None:
+        header.add_comment("ERR takes errors of bias, dark and flat as independent between")
+        header.add_comment("frames, which holds for dithers of more than a pixel.")
+    else:
+        card("SHAREERR", shared, "[electron] median shared error, in ERR", "shared_err_e")
+        header.add_comment("ERR holds what errors of bias, dark and flat have in common between")
+        header.add_comment("frames; SHARED holds it apart, on empty sky.")
     return header, numbers
+
+
+def _electronics(
+    card: Any,
+    inputs: Sequence[StackInput],
+    scales: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    combine: str,
+) -> None:
+    """Effective gain, read noise and saturation.
+
+    Of a weighted mean ``G = 1 / sum(w^2 a)``: ``N g`` for equal frames, divided by ``c_N``
+    for a median; ``g`` for a sum. The read noise is in effective electrons,
+    ``G sqrt(sum w^2 a^2 R^2)`` with the same factors: ``R sqrt(N)`` for mean and sum.
+    """
+    from skymill.kernels.stack_median import median_efficiency
+
+    n = len(inputs)
+    loss = float(median_efficiency(n)) if combine == "median" else 1.0
+    several = n if combine == "sum" else 1
+    gain = 1 / float((weights**2 * scales).sum()) / loss
+    card("GAIN", gain / several, "effective; varies over the image, use ERR")
+    noise = np.array([item.number("read_noise_e") for item in inputs])
+    read = gain * np.sqrt(loss * float((weights**2 * scales**2 * noise**2).sum()))
+    card("RDNOISE", read, "[electron] effective read noise")
+    full = scales * np.array([item.number("saturation_e") for item in inputs])
+    if np.isfinite(full).all():
+        level = float(full.sum() if combine == "sum" else full.min())
+        card("SATURATE", level, "[electron] lowest saturation of a frame, scaled")
 
 
 def _time_cards(card: Any, inputs: Sequence[StackInput], weights: NDArray[np.float64]) -> None:

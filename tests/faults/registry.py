@@ -35,7 +35,8 @@ _DETECTOR = "faults/test_hazards_detector.py::"
 _TEXTS = _NAMES + "test_header_text_gives_safe_names_and_survives_the_sheet"
 _LOCALE = _PLACE + "test_surroundings_change_no_byte_of_the_sheet"
 
-_NO_TOOL = Later("no step calls an external program")
+_PROGRAMS = "unit/test_programs.py::"
+_REMOTE = "unit/test_remote_catalogs.py::"
 
 #: Rows whose cases are rows of the tables: first and last id.
 _IN_TABLE = [
@@ -241,9 +242,23 @@ _MORE: dict[int, tuple[str, ...] | Later] = {
         "unit/test_cli_run.py::test_a_stale_lock_is_explained_with_the_command_that_removes_it",
     ),
     208: (_PLACE + "test_h208_slow_file_systems_are_waited_for",),
-    209: Later("no step asks a server; catalogues are files"),
-    210: _NO_TOOL,
-    211: _NO_TOOL,
+    209: (
+        _PLACE + "test_h209_closed_port_is_unreachable_and_no_empty_sky",
+        _PLACE + "test_h209_server_that_never_answers_is_given_up",
+        _REMOTE + "test_unreachable_is_tried_again_a_stated_number_of_times_and_never_kept",
+        _REMOTE + "test_empty_is_an_answer_and_is_kept",
+        _REMOTE + "test_policy_decides_whether_a_field_goes_on_without_its_catalogue",
+    ),
+    210: (
+        _PROGRAMS + "test_h210_missing_program_is_told_with_its_names_and_purpose",
+        _PROGRAMS + "test_h210_other_name_is_found_and_the_version_recorded",
+        _PROGRAMS + "test_h210_program_that_is_too_old_is_refused",
+        _REMOTE + "test_missing_client_is_told_before_a_run_unless_answers_are_kept",
+    ),
+    211: (
+        _PROGRAMS + "test_h211_failure_of_a_program_is_seen_whatever_it_returns",
+        _PROGRAMS + "test_h211_success_needs_the_output",
+    ),
     212: ("unit/test_cli_run.py::test_threads_are_pinned",),
     213: (f"{_LOCALE}[H213",),
     214: (f"{_LOCALE}[H214", "faults/test_fuzz.py::test_h214_no_spoilt_file_escapes"),

@@ -224,3 +224,58 @@ def test_h203_memory_of_a_job_grows_with_each_attempt() -> None:
 def test_h208_slow_file_systems_are_waited_for() -> None:
     profile = (ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text("utf-8")
     assert "latency-wait:" in profile
+
+
+# --- servers of catalogues ---
+
+
+def _service_at(port: int) -> Any:
+    """Asks a server on this machine as the clients of catalogues do, over HTTP."""
+    from urllib.request import urlopen
+
+    def ask(_query: Any, timeout_s: float) -> Any:
+        from astropy.table import Table
+
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=timeout_s) as answer:
+            return Table.read(answer, format="votable")
+
+    return ask
+
+
+def _listening() -> Any:
+    import socket
+
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    return server
+
+
+def test_h209_closed_port_is_unreachable_and_no_empty_sky(tmp_path: Path) -> None:
+    from skymill.catalog_tables import Region
+    from skymill.remote_catalogs import Unreachable, fetch
+
+    with _listening() as server:  # bound but not listening: connections are refused
+        port = server.getsockname()[1]
+        waits: list[float] = []
+        got = fetch("gaia", Region(10.0, 20.0, 0.1), tmp_path, attempts=2, timeout_s=5.0,
+                    transport=_service_at(port), wait=waits.append)  # fmt: skip
+    assert isinstance(got, Unreachable)
+    assert got.attempts == 2
+    assert "refused" in got.why
+    assert len(waits) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_h209_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    from skymill.catalog_tables import Region
+    from skymill.remote_catalogs import Unreachable, fetch
+
+    with _listening() as server:
+        server.listen(1)  # connects, and then says nothing
+        port = server.getsockname()[1]
+        start = time.monotonic()
+        got = fetch("gaia", Region(10.0, 20.0, 0.1), tmp_path, attempts=2, timeout_s=0.3,
+                    transport=_service_at(port), wait=lambda _: None)  # fmt: skip
+        assert time.monotonic() - start < 10
+    assert isinstance(got, Unreachable)
+    assert "timed out" in got.why

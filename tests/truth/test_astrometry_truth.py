@@ -122,3 +122,20 @@ def test_wrong_lists_give_no_false_solution():
         false += match is not None
     # 1 expected at most: more than 5 has a probability below 1e-3.
     assert false <= 5
+
+
+def test_s15_distorted_fields_are_solved_to_the_centroid_limit():
+    """S15: SIP of 5 px, proper motions, 20 % spurious, turned and mirrored: each of five fields."""
+    from bench.truth_astrometry import rms_over_limit
+
+    worst, note = rms_over_limit(5)
+    assert worst <= 1.1, note
+
+
+def test_catalogues_of_another_field_solve_nothing():
+    """Sparse, crowded, clustered and of 3-8 standards, with small and large search radii."""
+    from bench.truth_astrometry import false_solutions
+
+    count, which = false_solutions(100)
+    # Each is accepted at an expected 0.001 at most: two have a probability below 0.5 %.
+    assert count <= 1, which

@@ -358,10 +358,17 @@ def test_hot_pixels_that_stand_still_do_not_align_a_frame():
         for at in (stars, stars + [-30.0, 60.0])
     ]
     first = astrometry(lists[0], _row("ref"), None, SHAPE, None, None, None)
+    given = (lists[1], _row(), None, SHAPE, _reference(lists[0]), first.value, None)
     with pytest.raises(StepFailed) as failure:
-        astrometry(lists[1], _row(), None, SHAPE, _reference(lists[0]), first.value, None)
+        astrometry(*given, few_stars=False)
     assert failure.value.code == "REGISTRATION"
     assert "belong to the detector" in failure.value.message
+    assert "reference by pattern: REGISTRATION" in failure.value.numbers["ladder"]
+    # Two bright stars that moved together say more than five faint ones that did not.
+    moved = astrometry(*given)
+    assert moved.value["method"] == "few stars"
+    assert moved.value["shift_px"] == pytest.approx(np.hypot(30, 60), abs=0.01)
+    assert "FEW_STARS" in [code for code, _ in moved.flags]
 
 
 def test_sources_flagged_as_hits_are_not_stars():

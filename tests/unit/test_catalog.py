@@ -126,3 +126,14 @@ def test_an_empty_catalogue_has_every_column():
     for name in empty.colnames:
         assert empty[name].dtype.kind == found[name].dtype.kind, name
         assert empty[name].unit == found[name].unit and empty[name].description
+
+
+def test_e69_kron_pixels_belong_to_the_nearest_source():
+    from skymill.kernels.ellipses import nearest_owners
+
+    own = nearest_owners(
+        (30, 40), np.array([10.0, 18.0, np.nan]), np.array([15.0, 15.0, 1.0]),
+        np.array([2.0, 2.0, 1.0]), np.array([2.0, 1.0, 1.0]), np.zeros(3),
+    )  # fmt: skip
+    assert own[15, 10] == 1 and own[15, 18] == 2 and own[15, 13] == 1 and own[15, 15] == 2
+    assert own[20, 10] == 1 and own[20, 18] == 0 and own[0, 0] == 0 and own.max() == 2

@@ -59,7 +59,7 @@ def test_every_command_has_help(name, capsys):
     ("argv", "hint"),
     [
         (["rnu"], "no command 'rnu', did you mean 'run'?"),
-        (["frobnicate"], "there are demo, init, ingest, run, status"),
+        (["xyzzy"], "there are demo, init, ingest, run, status"),
         (["status", "--jsno"], "no option '--jsno', did you mean '--json'?"),
         (["init", "x"], "required: --raw"),
         (["run", "--cores", "many"], "expected a number of cores or 'all', got 'many'"),
@@ -246,7 +246,7 @@ def test_a_reference_catalogue_is_read_before_it_is_trusted(tmp_path, raw):
     good = tmp_path / "stars.csv"
     good.write_text("ra,dec,V\n130.0,20.0,14.0\n130.1,20.1,15.0\n")
     project = make_project(tmp_path / "p", raw, reference=str(good))
-    assert load_settings(project / "config" / "config.yaml").reference == "../stars.csv"
+    assert load_settings(project / "config" / "config.yaml").reference.file == "../stars.csv"
     bad = tmp_path / "bad.csv"
     bad.write_text("hello,world\n1,2\n")
     with pytest.raises(ConfigError):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.wcs import WCS
 
 from skymill.errors import StepFailed
-from skymill.grid import field_grid
+from skymill.grid import field_grid, make_grid
+from skymill.tiles import TileScheme
 
 SHAPE = (120, 160)
 
@@ -158,3 +160,129 @@ def test_the_minority_of_another_kind_is_left_out():
     grid = field_grid([*dithers(10.0, 5.0, n=2), ("rel", shifted(0, 0), SHAPE)])
     assert grid.celestial
     assert [(n, c) for n, c, _ in grid.rejected] == [("rel", "WCS_RELATIVE")]
+
+
+# --- given grids ----------------------------------------------------------------------
+
+
+def given(**changes):
+    return {
+        "center_deg": [150.0, 20.0],
+        "size_px": [300, 200],
+        "scale_arcsec": 0.4,
+        "rotation_deg": 0.0,
+        "file": None,
+    } | changes
+
+
+def test_given_centre_scale_and_size_make_the_grid():
+    grid = make_grid(dithers(150.0, 20.0), given())
+    assert grid.shape == (200, 300) and grid.rejected == ()
+    assert grid.frames == tuple(f"f{i}" for i in range(6))
+    # The middle of the image, between the central pixels, lies on the centre.
+    x, y = grid.wcs.all_world2pix(150.0, 20.0, 0)
+    assert (float(x), float(y)) == pytest.approx((149.5, 99.5), abs=1e-9)
+    north = grid.wcs.all_world2pix(150.0, 20.0 + 0.4 * 50 / 3600, 0)
+    assert north == pytest.approx((149.5, 149.5), abs=1e-4)
+    east = grid.wcs.all_world2pix(150.0 + 0.4 * 50 / 3600 / np.cos(np.radians(20)), 20.0, 0)
+    assert east == pytest.approx((99.5, 99.5), abs=2e-3)
+
+
+def test_rotation_turns_the_upward_axis_to_the_east():
+    grid = make_grid(dithers(150.0, 20.0), given(rotation_deg=30.0))
+    up = grid.wcs.all_pix2world([[149.5, 99.5], [149.5, 199.5]], 0)
+    east = (up[1, 0] - up[0, 0]) * np.cos(np.radians(20.0))
+    assert np.degrees(np.arctan2(east, up[1, 1] - up[0, 1])) == pytest.approx(30.0, abs=0.01)
+
+
+def test_given_grid_without_scale_takes_that_of_the_settings_or_the_frames():
+    frames = dithers(150.0, 20.0)
+    for asked, expected in ((None, 0.5), (0.8, 0.8)):
+        grid = make_grid(frames, given(scale_arcsec=None), pixel_scale_arcsec=asked)
+        scale = np.sqrt(abs(np.linalg.det(grid.wcs.pixel_scale_matrix))) * 3600
+        assert scale == pytest.approx(expected, rel=1e-6)
+
+
+def test_given_grid_does_not_change_with_the_frames():
+    one = make_grid(dithers(150.0, 20.0, n=2), given())
+    other = make_grid(dithers(150.0, 20.0, n=5), given())
+    assert one.wcs.to_header_string() == other.wcs.to_header_string()
+
+
+def test_frames_beside_a_given_grid_are_named_with_their_distance():
+    frames = [*dithers(150.0, 20.0), ("beside", sky(150.0, 20.5), SHAPE)]
+    frames += [("relative", shifted(0, 0), SHAPE), ("scale", sky(150, 20, scale=5), SHAPE)]
+    grid = make_grid(frames, given())
+    told = {name: (code, text) for name, code, text in grid.rejected}
+    assert {name: code for name, (code, _) in told.items()} == {
+        "beside": "NO_OVERLAP",
+        "relative": "WCS_RELATIVE",
+        "scale": "WCS_OUTLIER",
+    }
+    assert "degree away" in told["beside"][1]
+
+
+def test_overlap_with_a_given_grid_is_that_of_the_outlines_not_of_circles():
+    # Circumscribed circles meet at the corner, the images do not.
+    size = 0.4 * np.array([300, 200]) / 3600
+    ra = 150.0 + (size[0] / 2 + 0.013) / np.cos(np.radians(20))
+    frames = [*dithers(150.0, 20.0), ("corner", sky(ra, 20.0 + size[1] / 2 + 0.009), SHAPE)]
+    assert [(n, c) for n, c, _ in make_grid(frames, given()).rejected] == [("corner", "NO_OVERLAP")]
+
+
+def test_given_grid_that_no_frame_touches_is_a_clear_outcome():
+    with pytest.raises(StepFailed, match="none of 6 frames touches the given grid") as error:
+        make_grid(dithers(150.0, 20.0), given(center_deg=[150.0, -20.0]))
+    assert error.value.code == "NO_OVERLAP"
+    with pytest.raises(StepFailed) as error:
+        make_grid([("r", shifted(0, 0), SHAPE)], given())
+    assert error.value.code == "NO_FRAMES"
+
+
+def test_given_grid_is_refused_if_it_is_too_large():
+    with pytest.raises(StepFailed, match="TOO_LARGE"):
+        make_grid(dithers(150.0, 20.0), given(size_px=[30000, 20000]))
+
+
+@pytest.mark.parametrize("form", ["fits", "lines", "cards80", "head"])
+def test_grid_of_a_file_is_taken_as_it_is(tmp_path, form):
+    wcs = sky(150.0, 20.0, scale=0.7, rotation=25.0, shape=(240, 320))
+    header = wcs.to_header()
+    if form != "head":
+        header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, 320, 240
+    path = tmp_path / f"grid.{form}"
+    if form == "fits":
+        fits.PrimaryHDU(np.zeros((240, 320), np.uint8), wcs.to_header()).writeto(path)
+    elif form == "cards80":
+        path.write_text(header.tostring(sep="", padding=False))
+    else:
+        path.write_text(header.tostring(sep="\n", padding=False))
+    wanted = {"file": str(path), "size_px": [320, 240] if form == "head" else None}
+    grid = make_grid(dithers(150.0, 20.0), wanted)
+    assert grid.shape == (240, 320)
+    points = np.array([[0.0, 0.0], [319.0, 239.0], [10.0, 200.0]])
+    np.testing.assert_allclose(
+        grid.wcs.all_pix2world(points, 0), wcs.all_pix2world(points, 0), atol=1e-10
+    )
+
+
+def test_file_without_a_usable_grid_is_a_clear_outcome(tmp_path):
+    path = tmp_path / "grid.txt"
+    for text in ("no header at all", "CRVAL1  = 12.0\n", sky(1, 2).to_header_string()):
+        path.write_text(text)
+        with pytest.raises(StepFailed, match=r"grid\.txt") as error:
+            make_grid(dithers(150.0, 20.0), {"file": str(path)})
+        assert error.value.code == "NO_WCS"
+
+
+def test_tile_is_a_grid_of_its_own():
+    scheme = TileScheme.of(0.5, 1024, 64)
+    tile = scheme.tile_of(150.0, 20.0)
+    frames = [("f", sky(tile.ra, tile.dec), SHAPE), ("far", sky(tile.ra, tile.dec + 1), SHAPE)]
+    grid = make_grid(frames, {"tile": tile.id})
+    assert grid.shape == (1024, 1024) and grid.frames == ("f",)
+    assert [(n, c) for n, c, _ in grid.rejected] == [("far", "NO_OVERLAP")]
+    assert tile.id in grid.rejected[0][2]
+    # Frames of another scale belong to the tile too.
+    mixed = [*frames[:1], *((f"b{i}", sky(tile.ra, tile.dec, scale=2), SHAPE) for i in range(3))]
+    assert len(make_grid(mixed, {"tile": tile.id}).frames) == 4

@@ -8,7 +8,8 @@ from astropy.wcs import WCS
 
 from skymill.errors import StepFailed
 from skymill.frame import Background, Frame, MaskBit
-from skymill.steps.photometry import PhotFlag, photometry
+from skymill.measure import Positions
+from skymill.steps.photometry import PhotFlag, empty_photometry, photometry
 
 SKY, READ_NOISE, SIGMA = 150.0, 4.0, 1.5
 SETTINGS = {"apertures_fwhm": (0.75, 1.25, 2.0), "annulus_fwhm": (3.0, 6.0)}
@@ -91,7 +92,7 @@ def test_stars_are_measured_through_the_coordinates_of_both_images():
     np.testing.assert_allclose(table["y"], y, atol=1e-6)
     for i, factor in enumerate(SETTINGS["apertures_fwhm"]):
         inside = 1 - np.exp(-((factor * 2.3548) ** 2) / 2)
-        off = (np.asarray(table[f"flux_{i}"]) - inside * np.array(flux)) / table[f"flux_{i}_err"]
+        off = (np.asarray(table[f"flux_{i}"]) - inside * np.array(flux)) / table[f"flux_err_{i}"]
         assert np.abs(off).max() < 4.5
     np.testing.assert_array_equal(table["flux"], table["flux_1"])
     assert table["flux"].unit == "electron" and table["flux"].description
@@ -145,3 +146,77 @@ def test_unknown_seeing_and_mixed_coordinates_are_refused():
     with pytest.raises(StepFailed, match="NO_STARS"):
         photometry(frame, sky, linear(), positions([1], [1]), linear(), {"frame_id": "f"},
                    fwhm_px=float("nan"))  # fmt: skip
+
+
+def grid_of_stars(n_side=5, step=80):
+    rng = np.random.default_rng(12)
+    y, x = np.mgrid[60 : 60 + step * n_side : step, 60 : 60 + step * n_side : step].astype(float)
+    x, y = (v.ravel() + rng.uniform(-0.5, 0.5, v.size) for v in (x, y))
+    return (120 + step * (n_side - 1),) * 2, x, y, 10 ** rng.uniform(4.3, 4.9, x.size)
+
+
+def test_e70_e71_o37_methods_give_total_fluxes_and_corrections_with_errors():
+    shape, x, y, flux = grid_of_stars()
+    frame, sky = observed(shape, x, y, flux)
+    result = measure(frame, sky, positions(x, y), methods=("aperture", "optimal", "psf"))
+    table, numbers = result.value, result.numbers
+    corrected = table["flux"] * table["apcor"]
+    assert (np.asarray(table["apcor_err"]) > 0).all() and numbers["n_growth_stars"] > 10
+    assert numbers["psf_stars"] > 10 and numbers["psf_scale_err"] < 2e-3
+    for values, errors, common in (
+        (corrected, table["flux_err"], table["apcor_err"][0]),
+        (table["flux_opt"], table["flux_err_opt"], numbers["psf_scale_err"]),
+        (table["flux_psf"], table["flux_err_psf"], numbers["psf_scale_err"]),
+    ):
+        error = np.hypot(np.asarray(errors), common * flux)
+        # The centre of a profile sampled at pixel centres differs a little from one integrated.
+        assert np.abs((np.asarray(values) - flux) / error).max() < 5
+    names = set(empty_photometry(3, ("aperture", "optimal", "psf")).colnames)
+    assert names == set(table.colnames)
+    for name in ("flux_err_0", "fwhm", "sky", "sky_err", "ra", "dec", "object"):
+        assert name in names
+
+
+def test_without_stars_the_profile_is_that_of_the_seeing_and_said_so():
+    frame, sky = observed((150, 150), [70.0], [75.0], [500.0])
+    result = measure(frame, sky, positions([70.0], [75.0]), methods=("psf",))
+    assert [code for code, _ in result.flags] == ["FEW_STARS"]
+    assert np.isfinite(result.value["flux_psf"][0]) and np.isnan(result.value["apcor"][0])
+
+
+def test_listed_positions_have_rows_of_their_own_moving_ones_follow_the_time():
+    wcs = sky_wcs([100.0, 100.0])
+    frame, sky = observed((200, 200), [60.2, 120.0], [60.4, 90.0], [2e4, 3e4])
+    ra, dec = wcs.all_pix2world([110.0, 130.0], [90.0, 90.0], 0)
+    path = Table({"object": ["m", "m"], "mjd": [10.0, 11.0], "ra": ra, "dec": dec})
+    listed = Positions.from_table(path)
+
+    def row(mjd):
+        return {"frame_id": "f-1", "mjd_mid": mjd}
+
+    found = [
+        photometry(frame, sky, wcs, positions([60.2], [60.4]), wcs, row(mjd),
+                   fwhm_px=2.3548 * SIGMA, listed=listed, **SETTINGS).value
+        for mjd in (10.5, 12.0)
+    ]  # fmt: skip
+    assert list(found[0]["source"]) == [1, -1] and list(found[0]["object"]) == ["", "m"]
+    assert found[0]["x"][1] == pytest.approx(120.0, abs=1e-3)
+    assert found[0]["flux_2"][1] == pytest.approx(3e4, rel=0.05)
+    assert found[0]["ra"][1] == pytest.approx(ra.mean(), abs=1e-4)
+    assert found[1]["flags"][1] & PhotFlag.OUTSIDE and np.isnan(found[1]["flux"][1])
+    assert np.isfinite(found[1]["flux"][0])
+    with pytest.raises(StepFailed, match="WCS_RELATIVE"):
+        measure(frame, sky, positions([1], [1]), listed=listed)
+
+
+def test_scintillation_is_added_for_a_telescope():
+    frame, sky = observed((120, 120), [60.0], [60.0], [1e5])
+    where, settings = positions([60.0], [60.0]), {"telescope_diameter_m": 0.3}
+    options = {"fwhm_px": 2.3548 * SIGMA, **SETTINGS}
+    row = {"frame_id": "f", "exptime_s": 1.0, "site": "10;45;2000"}
+    plain = photometry(frame, sky, linear(), where, linear(), row, **options)
+    noisy = photometry(frame, sky, linear(), where, linear(), row, **options, **settings)
+    added = np.sqrt(noisy.value["flux_err"][0] ** 2 - plain.value["flux_err"][0] ** 2)
+    expected = np.sqrt(1e-5 * 2.25 * 0.3 ** (-4 / 3) * np.exp(-0.5))
+    assert added / plain.value["flux"][0] == pytest.approx(expected, rel=1e-6)
+    assert noisy.numbers["scintillation"] == pytest.approx(expected)

@@ -7,7 +7,7 @@ import pytest
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from skymill.errors import StepFailed
+from skymill.errors import Result, StepFailed
 from skymill.steps.reference_frames import Candidate, reference_frames
 from skymill.steps.sources import SourceFlag
 
@@ -123,3 +123,123 @@ def test_unknown_figures_count_as_the_median_and_inputs_stay_as_they_were():
     assert result.numbers["best_frame"] in ("a", "b")
     assert np.isfinite(result.numbers["score"])
     assert all((before[name] == bare.sources[name]).all() for name in before.colnames)
+
+
+# --- frames that cannot be solved ---
+
+
+def _absolute(frame_id):
+    return Result({"frame_id": frame_id, "solution": "absolute", "method": "catalogue"})
+
+
+def _header(frame_id, code="NO_MATCH"):
+    value = {"frame_id": frame_id, "solution": "header", "method": "header"}
+    return Result(value, ((code, f"{frame_id}: not solved"), ("WCS_UNVERIFIED", "header")))
+
+
+class _Solver:
+    """Solves alone what is in ``solvable``, relative to the best what is in ``tied``."""
+
+    def __init__(self, solvable=(), tied=(), fails=()):
+        self.solvable, self.tied, self.fails, self.calls = solvable, tied, fails, []
+
+    def __call__(self, candidate, stars, reference):
+        name = candidate.frame_id
+        self.calls.append((name, reference["frame_id"] if reference else None))
+        if name in self.fails:
+            raise StepFailed("REGISTRATION", f"{name}: no common pattern")
+        if reference is None:
+            return _absolute(name) if name in self.solvable else _header(name)
+        assert set(stars["frame_id"]) == {reference["frame_id"]}
+        if name not in self.tied:
+            raise StepFailed("REGISTRATION", f"{name}: no common pattern")
+        return _absolute(name)
+
+
+def _by_rank(names, band="V"):
+    """Frames whose seeing gets worse in this order."""
+    return [_candidate(name, fwhm=3.0 + 0.2 * i, band=band) for i, name in enumerate(names)]
+
+
+def test_the_next_frame_is_tried_when_the_best_cannot_be_solved():
+    """A planted best frame that no catalogue matches does not cost the field its sky."""
+    solver = _Solver(solvable=("c",))
+    result = reference_frames(_by_rank("abcd"), solver, has_catalog=True)
+    assert [name for name, _ in solver.calls] == ["a", "b", "c"]
+    assert result.numbers["best_frame"] == "c"
+    assert result.numbers["n_tried"] == 3
+    assert result.numbers["not_solved"] == "a: NO_MATCH; b: NO_MATCH"
+    assert result.flags == ()
+    meta = result.value.meta
+    assert meta["solutions"]["c"]["solution"] == "absolute"
+    assert [item[0] for item in meta["tried"]] == ["a", "b", "c"]
+    assert set(result.value["frame_id"][result.value["best"]]) == {"c"}
+
+
+def test_tries_are_bounded_and_the_best_frame_serves_as_before_if_none_is_solved():
+    solver = _Solver()
+    result = reference_frames(_by_rank("abcdefgh"), solver, has_catalog=True, tries=4)
+    assert [name for name, _ in solver.calls] == list("abcd")
+    assert result.numbers["best_frame"] == "a"
+    assert result.numbers["solution"] == "header"
+    assert [code for code, _ in result.flags] == ["NO_MATCH", "WCS_UNVERIFIED"]
+
+
+def test_without_a_catalogue_the_best_frame_is_taken_at_once():
+    solver = _Solver()
+    result = reference_frames(_by_rank("abc"), solver)
+    assert [name for name, _ in solver.calls] == ["a"]
+    assert result.numbers["best_frame"] == "a"
+
+
+def test_a_frame_with_no_solution_at_all_yields_to_one_with_its_header():
+    solver = _Solver(fails=("a",))
+    result = reference_frames(_by_rank("ab"), solver, has_catalog=True)
+    assert result.numbers["best_frame"] == "b"
+    assert result.numbers["not_solved"] == "a: REGISTRATION; b: NO_MATCH"
+
+
+def test_the_next_frame_of_a_filter_is_tried_when_its_best_cannot_be_tied():
+    frames = [*_by_rank("ab"), *_by_rank("xyz", band="R")]
+    for frame in frames[2:]:
+        frame.numbers["fwhm_px"] += 2.0
+    solver = _Solver(solvable=("a",), tied=("y",))
+    result = reference_frames(frames, solver, has_catalog=True)
+    assert solver.calls == [("a", None), ("x", "a"), ("y", "a")]
+    assert set(result.value.meta["frames"]) == {"a", "y"}
+    assert result.value.meta["solutions"]["y"]["solution"] == "absolute"
+
+
+def test_a_filter_that_cannot_be_tied_keeps_its_best_frame_without_solution():
+    frames = [*_by_rank("ab"), *_by_rank("xyz", band="R")]
+    for frame in frames[2:]:
+        frame.numbers["fwhm_px"] += 2.0
+    result = reference_frames(frames, _Solver(solvable=("a",)), has_catalog=True, tries=2)
+    assert result.value.meta["solutions"]["x"] == {
+        "solution": "none", "code": "REGISTRATION", "message": "x: no common pattern",
+    }  # fmt: skip
+
+
+def test_an_unsolvable_best_frame_of_a_real_pattern_is_passed_over():
+    """The solver of the workflow, with a best frame whose stars are of another field."""
+    from skymill.catalogs import RefCatalog
+    from skymill.steps.astrometry import astrometry
+    from skymill.wcsmath import pixel_to_sky
+
+    wcs = _wcs()
+    good, wrong = _candidate("b", fwhm=4.0, wcs=wcs), _candidate("a", fwhm=2.0, wcs=wcs)
+    wrong.sources["x"][:] = np.random.default_rng(9).uniform(0, 299, len(wrong.sources))
+    xy = np.stack([good.sources["x"], good.sources["y"]], axis=1)
+    sky = pixel_to_sky(wcs, xy)
+    catalog = RefCatalog("c", sky[:, 0], sky[:, 1], np.arange(len(xy)).astype(str))
+
+    def solve(candidate, stars, reference):
+        return astrometry(
+            candidate.sources, candidate.row, candidate.header_wcs, candidate.shape, stars,
+            reference, catalog, blind="never",
+        )  # fmt: skip
+
+    result = reference_frames([wrong, good], solve, has_catalog=True)
+    assert result.numbers["best_frame"] == "b"
+    assert result.numbers["solution"] == "absolute"
+    assert result.value.meta["tried"][0][0] == "a"

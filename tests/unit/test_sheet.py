@@ -166,3 +166,17 @@ def test_frame_ids_are_readable_and_unique() -> None:
     assert len({frame_id("x.fits", 0, **part) for part in parts}) == 5
     assert frame_id("x.fits", 0, channel="G1").startswith("x-G1-")
     assert frame_id("café.fits", 0) == frame_id("café.fits", 0)
+
+
+@pytest.mark.parametrize("corners", ["10 5", "10 5;11 5;x 6", "-1 5;11 5;11 6", "10,5;11,5;11,6"])
+def test_corners_that_are_no_positions_are_refused(tmp_path, corners):
+    row = empty_row(
+        frame_id="f-00000000", path="f.fits", hdu=0, verdict="ok", kind="light", instrument="cam",
+        target="T", filter="R", exptime_s=60.0, mjd_start=60000.0, night="2023-02-24", nx=8, ny=8,
+    )  # fmt: skip
+    good = row | {"corners": "10.5 -5;11.5 -5;11.5 6;10.5 6"}
+    write_sheet(tmp_path / "frames.csv", [good])
+    assert read_sheet(tmp_path / "frames.csv")[0]["corners"] == good["corners"]
+    write_sheet(tmp_path / "frames.csv", [row | {"corners": corners}])
+    with pytest.raises(ConfigError, match="corners"):
+        read_sheet(tmp_path / "frames.csv")

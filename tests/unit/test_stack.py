@@ -102,7 +102,8 @@ def test_a_bad_pixel_in_one_frame_leaves_the_others():
 def test_every_touched_bad_pixel_excludes():
     mask = np.zeros(SHAPE, np.uint16)
     mask[40, 50] = int(MaskBit.HOT)
-    product = run([member("a", noise(1)), member("b", noise(2), mask=mask, wcs=linear(0.25, 0.5))])
+    inputs = [member("a", noise(1)), member("b", noise(2), mask=mask, wcs=linear(0.25, 0.5))]
+    product = run(inputs, kernel="bilinear")
     coverage = product.value.coverage
     # Frame pixel (50, 40) lies at (50.25, 40.5) of the grid, between four grid pixels.
     np.testing.assert_array_equal(coverage[40:42, 50:52], 1)
@@ -225,7 +226,8 @@ def test_without_any_throughput_all_count_as_equal_and_say_so():
 def test_nan_in_a_frame_does_not_spread():
     broken = noise(1)
     broken[30, 40] = np.nan
-    product = run([member("a", broken, wcs=linear(0.5, 0.5)), member("b", noise(2))]).value
+    inputs = [member("a", broken, wcs=linear(0.5, 0.5)), member("b", noise(2))]
+    product = run(inputs, kernel="bilinear").value
     assert np.isfinite(product.frame.sci[product.coverage > 0]).all()
     np.testing.assert_array_equal(product.coverage[30:32, 40:42], 1)
     assert product.coverage[29, 40] == 2

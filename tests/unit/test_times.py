@@ -27,6 +27,7 @@ def _location():
 
 
 def test_bjd_agrees_with_astropy_within_a_millisecond(sample):
+    """O42: light time and clock."""
     from astropy.coordinates import SkyCoord
     from astropy.time import Time
 

@@ -69,6 +69,11 @@ def outcomes(step, names):
     return [f"results/outcomes/{step}/{name}.csv" for name in names]
 
 
+def field_products(wildcards, step, suffix=""):
+    """Return what a step made of the blocks of a field."""
+    return [f"results/{step}/{name}{suffix}" for name in field_of(wildcards).blocks]
+
+
 def rows(kind):
     """Return a function that gives the sheet rows of a master or a block."""
     return lambda wildcards: plan().rows_of(
@@ -115,6 +120,36 @@ def stack_of(wildcards):
     return plan().stacks[wildcards.stack]
 
 
+def fields_of_stack(wildcards):
+    """Return the fields whose frames a stack holds: several for a tile of the sky."""
+    return {plan().blocks[name].field for name in stack_of(wildcards).blocks}
+
+
+def given_grid(wildcards):
+    """Return the grid of a stack as plain values, or None if its frames decide."""
+    stack = stack_of(wildcards)
+    if stack.tile:
+        return {"tile": stack.tile}
+    return SETTINGS.stack.grid.of(stack.field, plan().fields[stack.field].target)
+
+
+def grid_files(wildcards):
+    """Return the file of a given grid, so that a change of it is seen."""
+    file = (given_grid(wildcards) or {}).get("file")
+    return [file] if file else []
+
+
+def grid_blocks(wildcards):
+    """Return the blocks whose astrometry a stack needs: those that decide its grid."""
+    stack = stack_of(wildcards)
+    return plan().fields[stack.field].blocks if stack.field else stack.blocks
+
+
+def stack_settings(wildcards):
+    """Return the settings of a stack with its own grid, not those of other fields."""
+    return settings("stack") | {"grid": given_grid(wildcards)}
+
+
 def stack_of_block(wildcards):
     """Return the stack of all epochs that a block goes into."""
     return next(
@@ -144,6 +179,13 @@ def master_files(item):
     return files
 
 
+def masters_of_blocks(names):
+    """Return the files of all masters of some blocks, sorted."""
+    items = [master_files(plan().blocks[name]) for name in names]
+    kinds = ("bias", "dark", "flat")
+    return sorted({item[kind] for item in items for kind in kinds if kind in item})
+
+
 def master_choices(wildcards):
     """Return why each master of a block was chosen, for the headers of its frames."""
     return {
@@ -159,8 +201,23 @@ def master_outcomes():
     return [f"results/outcomes/master_{kind}/{name}.csv" for name, kind in kinds]
 
 
-def reference_catalog(wildcards=None):
-    return [SETTINGS.reference] if SETTINGS.reference else []
+def reference_file(wildcards=None):
+    """Return the local reference catalogue, if there is one."""
+    given = SETTINGS.reference
+    return [given.file] if given and given.file else []
+
+
+def reference_settings():
+    """Return what is asked of the reference catalogue, but not where its file lies."""
+    given = SETTINGS.reference
+    return given.model_dump(mode="json", exclude={"file"}) if given else None
+
+
+def reference_catalog(wildcards):
+    """Return the stars of the catalogue in a field, if a catalogue was asked for."""
+    if not SETTINGS.reference or SETTINGS.astrometry.mode == "align_only":
+        return []
+    return [f"results/reference_catalogs/{field_of(wildcards).id}.parquet"]
 
 
 def final_products(wildcards):
@@ -182,4 +239,6 @@ def final_products(wildcards):
         found += outcomes("catalog", todo.stacks)
         found += outcomes("photometry", todo.blocks)
         found += outcomes("lightcurves", todo.fields)
+        if SETTINGS.movers.enabled:
+            found += outcomes("movers", todo.fields)
     return found

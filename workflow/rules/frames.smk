@@ -117,9 +117,10 @@ rule reference_frames:
             f"results/calibrated/{name}" for name in field_of(wildcards).blocks
         ],
         upstream=lambda wildcards: outcomes("sources", field_of(wildcards).blocks),
-        catalog=reference_catalog,
+        catalog=reference_file,
     output:
         table="results/reference_frames/{field}.parquet",
+        catalog="results/reference_catalogs/{field}.parquet",
         outcomes="results/outcomes/reference_frames/{field}.csv",
     log:
         "logs/reference_frames/{field}.log",
@@ -137,6 +138,7 @@ rule reference_frames:
         ),
         settings=settings("reference_frames"),
         astrometry=settings("astrometry"),
+        reference=reference_settings(),
         code=code("reference_frames"),
     message:
         "Choosing the reference frames of {wildcards.field}"
@@ -197,6 +199,8 @@ rule photcal:
     params:
         rows=rows("block"),
         settings=settings("photcal"),
+        # Only planted stars need it; without them it changes nothing.
+        detection=settings("sources") if SETTINGS.photcal.injections else {},
         code=code("photcal"),
     message:
         "Calibrating the fluxes of {wildcards.block}"

@@ -17,9 +17,11 @@ rule stack:
         ],
         # All stacks of a field share one grid, so the frames of its other filters count.
         astrometry=lambda wildcards: [
-            f"results/astrometry/{name}.parquet"
-            for name in plan().fields[stack_of(wildcards).field].blocks
+            f"results/astrometry/{name}.parquet" for name in grid_blocks(wildcards)
         ],
+        grid=lambda wildcards: grid_files(wildcards),
+        # The errors of masters that frames share do not average down.
+        masters=lambda wildcards: masters_of_blocks(stack_of(wildcards).blocks),
         upstream=lambda wildcards: outcomes("photcal", stack_of(wildcards).blocks),
     output:
         stack=report(
@@ -42,7 +44,8 @@ rule stack:
             for name in stack_of(wildcards).blocks
             for frame in plan().blocks[name].frames
         ),
-        settings=settings("stack"),
+        fields=lambda wildcards: len(fields_of_stack(wildcards)),
+        settings=lambda wildcards: stack_settings(wildcards),
         code=code("stack"),
     message:
         "Stacking {wildcards.stack}"
