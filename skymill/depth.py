@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skymill.aperture_correction import total_over_main
 from skymill.frame import MaskBit, has_bits
 from skymill.kernels.apertures import aperture_sum
 
@@ -28,9 +29,6 @@ __all__ = [
 
 #: Fewer apertures do not tell a scatter.
 _FEWEST = 20
-
-#: Signal-to-noise ratio of stars that tell the aperture correction.
-_BRIGHT_SNR = 50.0
 
 #: Rounds of random positions before the frame is called full.
 _ROUNDS = 20
@@ -121,18 +119,8 @@ def measure_depth(
         number=number,
         seed=seed_of(frame_id),
     )
-    correction = _aperture_correction(sources)
+    correction, _, _ = total_over_main(sources, source_radius_px)
     return Depth(n_sigma * empty.sigma_e * correction, correction, empty)
-
-
-def _aperture_correction(sources: Table) -> float:
-    """Median ratio of total to main flux of bright clean stars; 1 if there are none."""
-    names = ("flux", "flux_err", "flux_total", "flux_total_err")
-    flux, err, total, total_err = (np.asarray(sources[name], dtype=float) for name in names)
-    with np.errstate(all="ignore"):
-        good = (flux / err > _BRIGHT_SNR) & (total / total_err > _BRIGHT_SNR / 2)
-    good &= np.asarray(sources["flags"], dtype=int) == 0
-    return float(np.median(total[good] / flux[good])) if good.any() else 1.0
 
 
 def seed_of(frame_id: str) -> int:

@@ -30,6 +30,8 @@ __all__ = [
 
 _STEP = 32
 _TOLERANCE_PX = 1e-3
+#: The pixel area is linear between the nodes within this.
+_TOLERANCE_AREA = 5e-5
 _MAX_LAG = 5
 
 
@@ -135,14 +137,45 @@ def pixel_map(
         near = [node_positions(nodes, step, rows, columns) for nodes in (x, y)]
         errors = np.hypot(near[0] - exact[0], near[1] - exact[1])
         error = float(np.nanmax(errors)) if np.isfinite(errors).any() else 0.0
-        if error <= _TOLERANCE_PX or step <= 2:
+        xu, xv, yu, yv = (node_slopes(nodes, step, axis) for nodes in (x, y) for axis in (1, 0))
+        area = np.abs(xu * yv - xv * yu)
+        smooth = step <= 8 or _bend(area) <= _TOLERANCE_AREA
+        if (error <= _TOLERANCE_PX and smooth) or step <= 2:
             break
         step //= 2
-    area = np.abs(
-        np.gradient(x, step, axis=1) * np.gradient(y, step, axis=0)
-        - np.gradient(x, step, axis=0) * np.gradient(y, step, axis=1)
-    )
     return PixelMap(x, y, area, step, error, (ny, nx))
+
+
+def node_slopes(nodes: NDArray[np.float64], step: int, axis: int) -> NDArray[np.float64]:
+    """Return the derivative per output pixel at the nodes, along one axis.
+
+    Of fourth order inside: over the distance of nodes a distortion is not quadratic, and the
+    area, which is flux, would be wrong by 0.1 to 0.6 mmag.
+    """
+    out = np.gradient(nodes, step, axis=axis)
+    if nodes.shape[axis] < 5:
+        return np.asarray(out)
+    n = nodes.shape[axis]
+    a, b, c, d = (np.take(nodes, range(k, n - 4 + k), axis) for k in (0, 1, 3, 4))
+    fine = (a - 8 * b + 8 * c - d) / (12 * step)
+    inner = [slice(None), slice(None)]
+    inner[axis] = slice(2, n - 2)
+    target = out[tuple(inner)]
+    np.copyto(target, fine, where=np.isfinite(fine))
+    return np.asarray(out)
+
+
+def _bend(area: NDArray[np.float64]) -> float:
+    """Largest relative deviation of the area from a line between inner nodes."""
+    inner = area[2:-2, 2:-2]
+    worst = 0.0
+    for axis in (0, 1):
+        if inner.shape[axis] > 2:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                bend = np.abs(np.diff(inner, 2, axis=axis)) / np.nanmedian(inner) / 8
+            bend = bend[np.isfinite(bend)]
+            worst = max(worst, float(np.quantile(bend, 0.9)) if bend.size else 0.0)
+    return worst
 
 
 def _nodes(n: int, step: int) -> NDArray[np.float64]:

@@ -181,8 +181,26 @@ def _all_at_once(
         if again.sum() < 2 or np.array_equal(again, keep):
             break
         keep = again
-        eps = _joined(intrinsic_scatter(values[keep], sigma[keep]), int(keep.sum()), expected)
+        # Not the scatter of those that were kept: blends of stars are a tail without a gap,
+        # and a scatter that they widen would let in more of them.
+        eps = _joined(_core_scatter(values[keep], sigma[keep]), int(keep.sum()), expected)
     return keep
+
+
+def _core_scatter(values: Floats, sigma: Floats) -> float:
+    """Scatter beyond the errors of the inner half: ``median |d| / s = 0.6745``."""
+    off = np.abs(values - np.median(values))
+
+    def excess(eps2: float) -> float:
+        return float(np.median(off / np.sqrt(sigma**2 + eps2))) - 0.6745
+
+    if excess(0.0) <= 0:
+        return 0.0
+    low, high = 0.0, float(off.max()) ** 2 + 1e-12
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return float(np.sqrt((low + high) / 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
     from skymill.resample import PixelMap
 
-__all__ = ["WIDEN_ABOVE", "NativeWarp"]
+__all__ = ["NativeWarp"]
 
-#: Output pixels that are larger than this (in input pixels) need a wider kernel.
-WIDEN_ABOVE = 1.1
+#: No tables: the kernel is a polynomial of the fraction.
+_NO_TABLES = (
+    np.empty((0, 1, 1), np.float32),
+    np.empty((0, 1, 1), np.float32),
+    np.empty((2, 0, 0), np.float64),
+)
 
 
 class NativeWarp:
@@ -52,6 +56,7 @@ class NativeWarp:
         bad: int = BAD,
     ) -> None:
         from skymill.engines.profiles import Profile, local_scale
+        from skymill.engines.scaled import WIDEN_ABOVE, ScaledTaps, changes_scale, differs_in_size
 
         self._given = (kernel, scale, oversample)
         self._bad = bad
@@ -65,11 +70,22 @@ class NativeWarp:
             for item in (mapping.x, mapping.y, flux_scale * area)
         )
         self._memory: tuple[NDArray[Any], ...] | None = None
-        self.profile = Profile.of(kernel, oversample)
         self._jacobian = local_scale(mapping)
-        self.wide = self.profile.needs_dense(self._jacobian, WIDEN_ABOVE)
+        name = kernel
+        if kernel == "bilinear" and not oversample:
+            # The triangle is the overlap of two equal pixels.
+            name = "area" if differs_in_size(mapping, self._jacobian, frame.shape) else kernel
+        self.profile = Profile.of(name, oversample)
+        self._taps: ScaledTaps | None = None
+        order = lanczos_order(kernel)
+        if order and not oversample and changes_scale(mapping, self._jacobian, frame.shape):
+            self._taps = ScaledTaps.of(order, mapping, self._jacobian, frame.shape)
+        self.wide = self._taps is None and self.profile.needs_dense(self._jacobian, WIDEN_ABOVE)
         if self.wide:
             self.reach = self.profile.reach(self._jacobian)
+        elif self._taps is not None:
+            self._coefs = np.zeros((self._taps.pairs, 2, 5), np.float32)
+            self.reach = self._taps.pairs
         else:
             from skymill.kernels.taps import coefficients
 
@@ -87,7 +103,7 @@ class NativeWarp:
         from skymill.engines.profiles import mean_correlation
 
         return mean_correlation(
-            self.profile, self.mapping, widen=self.wide, in_shape=self.frame.shape
+            self.profile, self.mapping, widen=self.wide, in_shape=self.frame.shape, taps=self._taps
         )
 
     def input_rows(self, row0: int, rows: int) -> tuple[int, int]:
@@ -137,9 +153,10 @@ class NativeWarp:
             return
         footprint = footprint_or(own[2], 2 * self.reach)
         nearest = self.kernel == "nearest"
+        tables = self._taps.tables() if self._taps is not None else _NO_TABLES
         warp_band(
-            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, nearest,
-            used, out,
+            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, tables,
+            nearest, used, out,
         )  # fmt: skip
 
     def scale_rows(self, row0: int, rows: int) -> NDArray[np.float32]:
@@ -159,3 +176,8 @@ class NativeWarp:
     def close(self) -> None:
         """Give the memory back."""
         self._memory = None
+
+
+def lanczos_order(kernel: str) -> int:
+    """Order of a Lanczos kernel by name; 0 for other kernels."""
+    return int(kernel.removeprefix("lanczos")) if kernel.startswith("lanczos") else 0

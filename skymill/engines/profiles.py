@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from skymill.engines.scaled import ScaledTaps
     from skymill.resample import PixelMap
 
 __all__ = ["MAX_LAG", "Profile", "local_scale", "mean_correlation", "spread_pixels"]
@@ -121,9 +122,10 @@ def _cardinal(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def local_scale(mapping: PixelMap) -> NDArray[np.float64]:
     """Return the derivatives of x by the output column and row, then of y, at the nodes."""
-    step = mapping.step
+    from skymill.resample import node_slopes
+
     parts = [
-        np.gradient(item, step, axis=axis) for item in (mapping.x, mapping.y) for axis in (1, 0)
+        node_slopes(item, mapping.step, axis) for item in (mapping.x, mapping.y) for axis in (1, 0)
     ]
     return np.ascontiguousarray(parts, np.float64)
 
@@ -146,7 +148,12 @@ def spread_pixels(mapping: PixelMap, count: int) -> tuple[NDArray[np.int64], NDA
 
 
 def mean_correlation(
-    profile: Profile, mapping: PixelMap, *, widen: bool, in_shape: tuple[int, int] | None = None
+    profile: Profile,
+    mapping: PixelMap,
+    *,
+    widen: bool,
+    in_shape: tuple[int, int] | None = None,
+    taps: ScaledTaps | None = None,
 ) -> NDArray[np.float64]:
     """Return the correlation of resampled white noise between output pixels.
 
@@ -163,6 +170,8 @@ def mean_correlation(
         Whether the kernel is widened by the local scale.
     in_shape : tuple of int, optional
         Only pixels within a frame of this shape are used.
+    taps : ScaledTaps, optional
+        Tabulated weights that are used instead of the profile.
 
     Returns
     -------
@@ -185,7 +194,17 @@ def mean_correlation(
     out[MAX_LAG, MAX_LAG] = 1.0
     if not good.any():
         return out
-    rule = (profile if widen else profile.fixed()).rule
     around = np.ascontiguousarray(around[:, good])
+    if taps is not None:
+        from skymill.kernels.scaled_taps import table_lags, table_number
+
+        *tables, index = taps.tables()
+        places = list(zip(rows[good], columns[good], strict=True))
+        numbers = [[table_number(one, mapping.step, r, c) for r, c in places] for one in index]
+        found = table_lags(
+            at[0][good], at[1][good], around, tuple(tables), np.array(numbers, np.int64), MAX_LAG
+        )
+        return np.asarray(found / found[MAX_LAG, MAX_LAG])
+    rule = (profile if widen else profile.fixed()).rule
     found = lag_products(at[0][good], at[1][good], around, profile.table, rule, MAX_LAG, size)
     return np.asarray(found / found[MAX_LAG, MAX_LAG])

@@ -12,6 +12,7 @@ from numba import njit
 
 from skymill.kernels.footprints import line_linear, line_positions
 from skymill.kernels.resample import _row_linear, _row_nodes
+from skymill.kernels.scaled_taps import table_number, table_weights
 from skymill.kernels.taps import tap_weights
 
 __all__ = ["warp_band"]
@@ -253,11 +254,12 @@ def warp_band(  # type: ignore[no-untyped-def]
     step,
     row0,
     coefs,
+    tables,
     nearest,
     bits_used,
     out,
 ):
-    """Resample one band with a kernel as wide as the pixels of the input.
+    """Resample one band with a kernel of fixed width, or of one that varies slowly.
 
     Parameters
     ----------
@@ -274,7 +276,10 @@ def warp_band(  # type: ignore[no-untyped-def]
     step, row0 : int
         Distance of the nodes; first output row.
     coefs : ndarray of float32, shape (a, 2, 5)
-        Kernel, see `skymill.kernels.taps`.
+        Kernel, see `skymill.kernels.taps`; with tables only its length counts.
+    tables : tuple of ndarray
+        Weights along x and y (float32, shape (tables, steps + 1, 2a)), and the number of
+        the table at the nodes (float64, shape (2, ky, kx)); of no table for ``coefs``.
     nearest : bool
         Round the fraction.
     bits_used : tuple of int
@@ -335,8 +340,16 @@ def warp_band(  # type: ignore[no-untyped-def]
             n = min(_CHUNK, nx - start)
             _split(x[start:], n, -1.0, np.float64(mx), nearest, ix, fx)
             _split(y[start:], n, top - 1.0, np.float64(bottom), nearest, iy, fy)
-            tap_weights(fx, n, coefs, wx, qx, sx)
-            tap_weights(fy, n, coefs, wy, qy, sy)
+            if tables[0].shape[0]:
+                middle = start + n // 2
+                middle = nx - 1 - middle if flip else middle
+                i = table_number(tables[2][0], step, row0 + r, middle)
+                j = table_number(tables[2][1], step, row0 + r, middle)
+                table_weights(fx, n, tables[0][i], wx, qx, sx)
+                table_weights(fy, n, tables[1][j], wy, qy, sy)
+            else:
+                tap_weights(fx, n, coefs, wx, qx, sx)
+                tap_weights(fy, n, coefs, wy, qy, sy)
             vs = v[start : start + n]
             ss = s[start : start + n]
             ms = mask[start : start + n]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymill.aperture_correction import total_over_main
 from skymill.errors import Result
 from skymill.kernels.detect import gaussian_kernel
 from skymill.resample import kernel_factor, local_factor
@@ -26,7 +27,6 @@ __all__ = ["catalog", "empty_catalog", "source_names"]
 _MAG = 2.5 / np.log(10)
 #: Kernel with which the background step looks for sources (FWHM in px).
 _BACKGROUND_KERNEL_FWHM = 2.5
-_BRIGHT_SNR = 50.0
 #: Errors that grow with the correlation factor of the main and of the total aperture.
 _APERTURES = {"main": ("flux_err", "x_err", "y_err"), "total": ("flux_total_err",)}
 
@@ -103,7 +103,7 @@ def catalog(
     _add_kron(table, frame, sky.value, noise_correlation, correlation_map)
     _add_positions(table, frame)
     _add_coverage(table, coverage)
-    numbers |= _add_magnitudes(table, frame)
+    numbers |= _add_magnitudes(table, frame, float(numbers.get("r_total_px") or "nan"))
     return Result(table, (*sky.flags, *found.flags), numbers)
 
 
@@ -115,7 +115,7 @@ def empty_catalog() -> Table:
     _add_kron(table, None, None, None, None)
     _add_positions(table, None)
     _add_coverage(table, None)
-    _add_magnitudes(table, None)
+    _add_magnitudes(table, None, float("nan"))
     return table
 
 
@@ -213,27 +213,20 @@ def source_names(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> N
     return np.array(out, dtype="U24")
 
 
-def _add_magnitudes(table: Table, frame: Frame | None) -> dict[str, Any]:
+def _add_magnitudes(table: Table, frame: Frame | None, r_total_px: float) -> dict[str, Any]:
     """Calibrate the main aperture; aperture correction from bright, clean sources."""
     flux, err = (np.asarray(table[name], np.float64) for name in ("flux", "flux_err"))
-    total = np.asarray(table["flux_total"], np.float64)
     header = frame.header if frame is not None else {}
     zp, exptime = header.get("ZP"), header.get("EXPTIME")
     mag, mag_err = np.full(flux.size, np.nan), np.full(flux.size, np.nan)
     numbers: dict[str, Any] = {}
+    ratio, ratio_err, number = total_over_main(table, r_total_px)
+    if number:
+        numbers["aperture_correction"], numbers["aperture_correction_err"] = ratio, ratio_err
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = flux / err
-        clean = (np.asarray(table["flags"]) == 0) & (total > 0) & np.isfinite(snr)
-        bright = clean & (snr > min(_BRIGHT_SNR, np.max(snr[clean], initial=0.0) / 2))
-        if bright.any():
-            ratio = total[bright] / flux[bright]
-            numbers["aperture_correction"] = float(np.median(ratio))
-            scatter = 1.4826 * np.median(np.abs(ratio - np.median(ratio)))
-            numbers["aperture_correction_err"] = float(1.2533 * scatter / np.sqrt(ratio.size))
         if zp is not None and exptime:
-            gain = numbers.get("aperture_correction", 1.0)
             good = flux > 0
-            mag[good] = zp - 2.5 * np.log10(flux[good] * gain / exptime)
+            mag[good] = zp - 2.5 * np.log10(flux[good] * ratio / exptime)
             mag_err[good] = _MAG * err[good] / flux[good]
     table["mag"], table["mag_err"] = mag, mag_err
     table["mag"].unit = table["mag_err"].unit = "mag"

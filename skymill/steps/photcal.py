@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skymill.aperture_correction import contaminated
 from skymill.depth import measure_depth, seed_of
 from skymill.errors import Result
 from skymill.matching import mutual_pairs
@@ -266,7 +267,7 @@ def _usable(
     good &= (np.asarray(sources["flags"], dtype=int) & int(_UNUSABLE)) == 0
     radius = _number(about.get("r_total_px"))
     if np.isfinite(radius) and good.any():
-        good &= ~_contaminated(xy, flux, radius, contamination)
+        good &= ~contaminated(xy, flux, radius, contamination)
     index = np.flatnonzero(good)
     return Bright(
         xy[index],
@@ -274,19 +275,6 @@ def _usable(
         1.0857 * err[index] / flux[index],
         flux[index],
     )
-
-
-def _contaminated(xy: Floats, flux: Floats, radius: float, limit: float) -> NDArray[np.bool_]:
-    """Say which sources have a neighbour within ``radius`` that disturbs their flux."""
-    from scipy.spatial import cKDTree
-
-    out = np.zeros(len(xy), dtype=bool)
-    good = np.flatnonzero(np.isfinite(xy).all(axis=1) & (flux > 0))
-    pairs = cKDTree(xy[good]).query_pairs(radius, output_type="ndarray")
-    i, j = good[pairs[:, 0]], good[pairs[:, 1]]
-    out[i[flux[j] > limit * flux[i]]] = True
-    out[j[flux[i] > limit * flux[j]]] = True
-    return out
 
 
 def _fill_throughput(

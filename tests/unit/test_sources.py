@@ -358,3 +358,18 @@ def test_page_lists_every_flag_as_the_code_has_it(repository):
     page = (repository / "docs" / "sources.md").read_text(encoding="utf-8")
     for flag in SourceFlag:
         assert f"| {flag.name} | {int(flag)} | {FLAG_MEANINGS[flag]} |" in page
+
+
+@pytest.mark.parametrize("frames", [4, 16])
+def test_noise_of_an_averaged_image_makes_no_sources(frames):
+    """The error of a mean of frames follows the pixel less than that of one frame does."""
+    rng = np.random.default_rng(frames)
+    mean = np.full((SIDE, SIDE), SKY)
+    raw = rng.poisson(mean * frames) / frames
+    raw += rng.normal(0, READ_NOISE / np.sqrt(frames), mean.shape)
+    err = np.sqrt((np.maximum(raw, 0) + READ_NOISE**2) / frames)
+    frame = Frame(raw, err, np.zeros(mean.shape, np.uint16), fits.Header())
+    rms = np.full((10, 10), np.sqrt((SKY + READ_NOISE**2) / frames), np.float32)
+    sky = Background(np.full((10, 10), SKY, np.float32), rms, mean.shape, 64, 0.02)
+    # Beyond 4.5 sigma chance makes one detection of four pixels in a million pixels at most.
+    assert len(sources(frame, sky, threshold_sigma=4.5).value) <= 1
