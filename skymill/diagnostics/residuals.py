@@ -61,7 +61,7 @@ def zero_point_residuals(
     """
     from astropy.table import Table
 
-    zp, exptime = (float(photcal.get(name) or "nan") for name in ("zp", "exptime_s"))
+    zp, exptime = (_number(photcal, name) for name in ("zp", "exptime_s"))
     band = str(photcal.get("band") or "")
     if not (np.isfinite(zp) and exptime > 0 and wcs.has_celestial and band in catalog.bands):
         return None
@@ -80,7 +80,7 @@ def zero_point_residuals(
         return None
     own = -2.5 * np.log10(flux[good][i] / exptime)
     colour = _colour(catalog, str(photcal.get("colour") or ""))[j]
-    term, middle = (float(photcal.get(name) or "nan") for name in ("colour_term", "colour_0"))
+    term, middle = (_number(photcal, name) for name in ("colour_term", "colour_0"))
     shift = np.zeros(len(i))
     if np.isfinite(term) and np.isfinite(middle):
         shift = np.where(np.isfinite(colour), term * (colour - middle), 0.0)
@@ -95,6 +95,11 @@ def zero_point_residuals(
             "residual": residual, "err": sigma, "keep": keep,
         }
     )  # fmt: skip
+
+
+def _number(row: Mapping[str, Any], name: str) -> float:
+    value = row.get(name)
+    return float("nan") if value is None else float(value)
 
 
 def _colour(catalog: RefCatalog, name: str) -> Any:

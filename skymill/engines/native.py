@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeWarp"]
 
-#: No tables: the kernel is a polynomial of the fraction.
-_NO_TABLES = (
-    np.empty((0, 1, 1), np.float32),
-    np.empty((0, 1, 1), np.float32),
-    np.empty((2, 0, 0), np.float64),
-)
-
 
 class NativeWarp:
     """One frame on its way to a grid; see `skymill.engines.open_warp`.
@@ -84,7 +77,6 @@ class NativeWarp:
         if self.wide:
             self.reach = self.profile.reach(self._jacobian)
         elif self._taps is not None:
-            self._coefs = np.zeros((self._taps.pairs, 2, 5), np.float32)
             self.reach = self._taps.pairs
         else:
             from skymill.kernels.taps import coefficients
@@ -152,11 +144,18 @@ class NativeWarp:
             )  # fmt: skip
             return
         footprint = footprint_or(own[2], 2 * self.reach)
+        if self._taps is not None:
+            from skymill.kernels.warp_scaled import scaled_band
+
+            scaled_band(
+                own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._taps.tables(),
+                used, out,
+            )  # fmt: skip
+            return
         nearest = self.kernel == "nearest"
-        tables = self._taps.tables() if self._taps is not None else _NO_TABLES
         warp_band(
-            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, tables,
-            nearest, used, out,
+            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, nearest,
+            used, out,
         )  # fmt: skip
 
     def scale_rows(self, row0: int, rows: int) -> NDArray[np.float32]:

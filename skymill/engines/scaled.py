@@ -163,6 +163,7 @@ class ScaledTaps:
             for values, w in zip(pitches, wide, strict=True)
             for p in (values[-1],)
         )
+        pairs += -pairs % 4  # the compiled code takes eight taps at a time
         both = (pitches[0], pitches[1])
         return cls(order, (wide[0], wide[1]), np.ascontiguousarray(index), both, pairs)
 

@@ -30,6 +30,7 @@ _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "solution": ("U", None, "absolute, relative or none"),
     "band": ("U", None, "band of the catalogue"),
     "zp": ("f8", "mag", "magnitude of 1 electron/s in flux_total"),
+    "zp_main": ("f8", "mag", "zero point of the flux in the main aperture"),
     "zp_err": ("f8", "mag", "statistical error of the zero point"),
     "zp_scatter": ("f8", "mag", "intrinsic scatter between the stars"),
     "zp_floor": ("f8", "mag", "systematic floor, quoted apart"),

@@ -12,7 +12,6 @@ from numba import njit
 
 from skymill.kernels.footprints import line_linear, line_positions
 from skymill.kernels.resample import _row_linear, _row_nodes
-from skymill.kernels.scaled_taps import table_number, table_weights
 from skymill.kernels.taps import tap_weights
 
 __all__ = ["warp_band"]
@@ -20,8 +19,9 @@ __all__ = ["warp_band"]
 #: Taps of less weight do not count as touched: they are rounding of whole shifts.
 _TOUCH = 1e-5
 _CHUNK = 256
-#: Shorter runs are computed pixel by pixel.
-_SHORT = 8
+#: Shorter runs are computed pixel by pixel: to set up a run takes as long as many pixels.
+_SHORT = 24
+_SHORT_SIX = 128
 
 
 @njit(cache=True)
@@ -138,23 +138,37 @@ def _touched(bits, y, x, wx, wy, k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _least(weights, n, least):  # type: ignore[no-untyped-def]
+    """Smallest size of a weight of each position."""
+    for c in range(n):
+        least[c] = abs(weights[0, c])
+    for t in range(1, weights.shape[0]):
+        line = weights[t]
+        for c in range(n):
+            w = abs(line[c])
+            least[c] = w if w < least[c] else least[c]
+
+
+@njit(cache=True)
 def bilinear_pixel(planes, y, x, fx, fy, bad):  # type: ignore[no-untyped-def]
     """Bilinear value, variance and squared sum; the last is 0 where a tap is bad."""
     value, variance, bits = planes
-    v = 0.0
-    s = 0.0
-    k2 = 0.0
-    for j in range(2):
-        for i in range(2):
-            w = (fy if j else 1 - fy) * (fx if i else 1 - fx)
-            if w <= _TOUCH:
-                continue
-            if bits[y + j, x + i] & bad:
-                return 0.0, 0.0, 0.0
-            v += w * value[y + j, x + i]
-            s += w * w * variance[y + j, x + i]
-            k2 += w * w
-    return v, s, k2
+    gx = 1.0 - fx
+    gy = 1.0 - fy
+    a, b, c, d = gy * gx, gy * fx, fy * gx, fy * fx
+    # A tap that does not count is not looked at.
+    a = a if a > _TOUCH else 0.0
+    b = b if b > _TOUCH else 0.0
+    c = c if c > _TOUCH else 0.0
+    d = d if d > _TOUCH else 0.0
+    found = (bits[y, x] if a > 0 else 0) | (bits[y, x + 1] if b > 0 else 0)
+    found |= (bits[y + 1, x] if c > 0 else 0) | (bits[y + 1, x + 1] if d > 0 else 0)
+    if found & bad:
+        return 0.0, 0.0, 0.0
+    v = a * value[y, x] + b * value[y, x + 1] + c * value[y + 1, x] + d * value[y + 1, x + 1]
+    s = a * a * variance[y, x] + b * b * variance[y, x + 1]
+    s += c * c * variance[y + 1, x] + d * d * variance[y + 1, x + 1]
+    return v, s, a * a + b * b + c * c + d * d
 
 
 @njit(cache=True)
@@ -254,12 +268,11 @@ def warp_band(  # type: ignore[no-untyped-def]
     step,
     row0,
     coefs,
-    tables,
     nearest,
     bits_used,
     out,
 ):
-    """Resample one band with a kernel of fixed width, or of one that varies slowly.
+    """Resample one band with a kernel as wide as the pixels of the input.
 
     Parameters
     ----------
@@ -276,10 +289,7 @@ def warp_band(  # type: ignore[no-untyped-def]
     step, row0 : int
         Distance of the nodes; first output row.
     coefs : ndarray of float32, shape (a, 2, 5)
-        Kernel, see `skymill.kernels.taps`; with tables only its length counts.
-    tables : tuple of ndarray
-        Weights along x and y (float32, shape (tables, steps + 1, 2a)), and the number of
-        the table at the nodes (float64, shape (2, ky, kx)); of no table for ``coefs``.
+        Kernel, see `skymill.kernels.taps`.
     nearest : bool
         Round the fraction.
     bits_used : tuple of int
@@ -294,6 +304,7 @@ def warp_band(  # type: ignore[no-untyped-def]
     bad, second = bits_used
     pairs = coefs.shape[0]
     taps = 2 * pairs
+    short = _SHORT_SIX if taps == 6 else _SHORT
     bottom = top + planes[0].shape[0] - 2 * pad
     line = np.empty(nodes[0].shape[1], np.float64)
     x = np.empty(nx, np.float64)
@@ -310,12 +321,15 @@ def warp_band(  # type: ignore[no-untyped-def]
     fy = np.empty(_CHUNK, np.float32)
     sx = np.empty(_CHUNK, np.float32)
     sy = np.empty(_CHUNK, np.float32)
+    lx = np.empty(_CHUNK, np.float32)
+    ly = np.empty(_CHUNK, np.float32)
     work = np.empty(_CHUNK, np.float32)
     wx = np.empty((taps, _CHUNK), np.float32)
     wy = np.empty((taps, _CHUNK), np.float32)
     qx = np.empty((taps, _CHUNK), np.float32)
     qy = np.empty((taps, _CHUNK), np.float32)
     lost = np.float32(np.nan)
+    touch = np.float32(1.01 * _TOUCH)
     for r in range(rows):
         _row_nodes(nodes[0], step, row0 + r, line)
         line_positions(line, step, nx, x)
@@ -340,16 +354,10 @@ def warp_band(  # type: ignore[no-untyped-def]
             n = min(_CHUNK, nx - start)
             _split(x[start:], n, -1.0, np.float64(mx), nearest, ix, fx)
             _split(y[start:], n, top - 1.0, np.float64(bottom), nearest, iy, fy)
-            if tables[0].shape[0]:
-                middle = start + n // 2
-                middle = nx - 1 - middle if flip else middle
-                i = table_number(tables[2][0], step, row0 + r, middle)
-                j = table_number(tables[2][1], step, row0 + r, middle)
-                table_weights(fx, n, tables[0][i], wx, qx, sx)
-                table_weights(fy, n, tables[1][j], wy, qy, sy)
-            else:
-                tap_weights(fx, n, coefs, wx, qx, sx)
-                tap_weights(fy, n, coefs, wy, qy, sy)
+            tap_weights(fx, n, coefs, wx, qx, sx)
+            tap_weights(fy, n, coefs, wy, qy, sy)
+            _least(wx, n, lx)
+            _least(wy, n, ly)
             vs = v[start : start + n]
             ss = s[start : start + n]
             ms = mask[start : start + n]
@@ -367,7 +375,7 @@ def warp_band(  # type: ignore[no-untyped-def]
                 k = _run_end(ix, iy, inside[start:], k, n)
                 at_y = y0 - top + pad - pairs + 1
                 at_x = x0 + pad - pairs + 1
-                if k - first >= _SHORT:
+                if k - first >= short:
                     _run(planes, at_y, at_x, k - first, wx, wy, qx, qy, first, work, vs, ss)
                 elif taps == 6:
                     for c in range(first, k):
@@ -386,8 +394,10 @@ def warp_band(  # type: ignore[no-untyped-def]
                 elif ms[c]:
                     at_y = iy[c] - top + pad
                     at_x = ix[c] + pad
-                    found = _touched(planes[2], at_y - pairs + 1, at_x - pairs + 1, wx, wy, c)
-                    ms[c] = found
+                    found = np.int64(ms[c])
+                    if not lx[c] * ly[c] > touch:
+                        found = _touched(planes[2], at_y - pairs + 1, at_x - pairs + 1, wx, wy, c)
+                        ms[c] = found
                     if not found & bad:
                         continue
                     v1, s1, q1 = bilinear_pixel(planes, at_y, at_x, fx[c], fy[c], bad)

@@ -93,7 +93,7 @@ class CurveMaker:
             for name, value in sorted(vars(self.photometer).items())
             if not name.startswith("_")
         } if hasattr(self.photometer, "__dict__") else {}  # fmt: skip
-        files = {}
+        files: dict[str, str] = {}
         chosen = workflow_settings(self.photometer) is not None
         for item in items:
             paths = [self.results / "catalog" / f"{item.stack}.parquet"]
@@ -163,7 +163,9 @@ class CurveMaker:
             table = io.read_table(self.results / "photometry" / f"{block}.parquet")
             table.meta = {}
             names = np.asarray(table["frame_id"]).astype(str)
-            table = table[(np.asarray(table["source"]) > 0) & ~np.isin(names, sorted(self.excluded))]
+            table = table[
+                (np.asarray(table["source"]) > 0) & ~np.isin(names, sorted(self.excluded))
+            ]
             if column != "flux":
                 table["flux"] = table[column]
                 table["flux_err"] = table[column.replace("flux", "flux_err")]

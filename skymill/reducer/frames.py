@@ -80,9 +80,7 @@ def load(results: Path, block: str, frame_id: str) -> LoadedFrame | None:
     sci.flags.writeable = False
     wcs = io.wcs_from_text(str(solution["wcs"]))
     sources = by_frame(table).get(frame_id, table[:0])
-    return LoadedFrame(
-        frame_id, sci, frame.err, frame.mask, background, wcs, sources, frame.header
-    )
+    return LoadedFrame(frame_id, sci, frame.err, frame.mask, background, wcs, sources, frame.header)
 
 
 def circular_mean(angles_deg: Any, weights: Any = None) -> float:
@@ -179,7 +177,8 @@ def matched(
         return found
     limit = tolerance * float(np.hypot(psf["semimajor_sigma"], psf["semiminor_sigma"]))
     tree = cKDTree(np.column_stack([sx[there], sy[there]]))
-    distance, index = tree.query(np.column_stack([x[wanted], y[wanted]]))
+    distance, nearest = tree.query(np.column_stack([x[wanted], y[wanted]]))
+    index = np.asarray(nearest)
     near = distance <= limit
     rows = np.flatnonzero(wanted)[near]
     found[0][rows], found[1][rows] = sx[there][index[near]], sy[there][index[near]]
@@ -269,9 +268,7 @@ def _fill(table: Table, found: Mapping[str, Any], photometer: Any) -> None:
         if key in ("flags", "frame_id", "source", "x", "y"):
             continue
         raw = found.get(key, np.full(n, _COLUMNS.get(key, np.nan)))
-        values = np.array(
-            [np.nan if value is None else value for value in raw], dtype=np.float64
-        )
+        values = np.array([np.nan if value is None else value for value in raw], dtype=np.float64)
         if values.shape != (n,):
             raise SkymillError(
                 f"{name}.compute returned {key} of shape {values.shape} for {n} sources"

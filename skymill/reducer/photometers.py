@@ -1,4 +1,4 @@
-"""What is measured of each source: apertures, optimal weights, a PSF, or a function of one's own."""
+"""What is measured of each source: apertures, optimal weights, a PSF, or what one likes."""
 
 from __future__ import annotations
 
@@ -243,7 +243,9 @@ class PSFPhotometer(_Common):
         return _columns(found.table, "psf")
 
 
-def _model(image: Any, error: Any, mask: Any, x: Floats, y: Floats, psf: Mapping[str, float]) -> Any:
+def _model(
+    image: Any, error: Any, mask: Any, x: Floats, y: Floats, psf: Mapping[str, float]
+) -> Any:
     """PSF of the frame from the sources that are measured; a profile if they are too few."""
     from skymill.measure import PSFModel
 

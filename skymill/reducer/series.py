@@ -52,7 +52,8 @@ def camera_of(row: Mapping[str, Any]) -> str:
     camera = (detector or str(row.get("instrument") or "camera")).strip()
     # A colon divides camera and filter.
     camera = camera.replace(":", "_")
-    return f"{camera}/{channel.split('[')[0]}" if channel and not row.get("filter") else camera
+    colour = channel.partition("[")[0]
+    return f"{camera}/{colour}" if colour and not row.get("filter") else camera
 
 
 def find_sequences(plan: Plan) -> dict[str, Sequence]:

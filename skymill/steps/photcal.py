@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skymill.aperture_correction import contaminated
+from skymill.aperture_correction import contaminated, total_over_main
 from skymill.depth import measure_depth, seed_of
 from skymill.errors import Result
 from skymill.matching import mutual_pairs
@@ -146,7 +146,7 @@ def photcal(
     Returns
     -------
     Result of dict
-        frame_id, solution, zp, zp_err, zp_scatter, zp_floor, n_stars, n_rejected, zp_adu,
+        frame_id, solution, zp, zp_main, zp_err, zp_scatter, zp_floor, n_stars, n_rejected, zp_adu,
         throughput, throughput_err, fwhm_px, fwhm_arcsec, ellipticity, sky_e, depth_mag,
         depth_flux_e, half_mag, half_err_mag, half_offset_mag, saturation_mag, airmass, band,
         colour, colour_0, colour_term, colour_term_err, spatial, mjd_mid, exptime_s.
@@ -181,6 +181,9 @@ def photcal(
         else:
             fill_zero_point(out, numbers, found, floor_mag, row)
             flags += _band_flags(out, found)
+            ratio, _, number = total_over_main(sources, _number(about.get("r_total_px")))
+            if number:
+                out["zp_main"] = out["zp"] - 2.5 * float(np.log10(ratio))
     if reference is not None:
         _fill_throughput(out, numbers, stars, wcs, row, reference, reference_solution, use)
     flags += _judge(out, catalog is not None, cloudy_throughput)
@@ -208,6 +211,7 @@ def _blank(
         "frame_id": str(row["frame_id"]),
         "solution": "none",
         "zp": _NAN,
+        "zp_main": _NAN,
         "zp_err": _NAN,
         "zp_scatter": _NAN,
         "zp_floor": _NAN,
