@@ -13,7 +13,16 @@ import shutil
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from bench import background, cosmics, ingest_rescan, masters, stacks
+from bench import (
+    apertures,
+    background,
+    cosmics,
+    ingest_rescan,
+    masters,
+    peers,
+    series,
+    stacks,
+)
 from bench.runs import BUILD, Figure, project, publish, skymill
 from skymill.simulate import NightConfig, simulate_night
 
@@ -95,13 +104,19 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=40, help="light frames of the 2k night")
+    parser.add_argument("--series", type=int, default=series.FRAMES, help="frames of the series")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes over 3 minutes")
     arguments = parser.parse_args()
     figures = masters.combination(BUILD / "bench" / "masters")
     figures += masters.calibration(BUILD / "bench" / "calibrate")
     figures += [*cosmics.speed_figures(), *cosmics.mask_figures(), *background.figures()]
     figures += ingest_rescan.figures(BUILD / "bench" / "rescan")
-    figures += stacks.figures(BUILD / "bench" / "stacks")
-    figures += chain(BUILD / "bench" / "chain", arguments.frames)
+    figures += apertures.apertures()
+    if not arguments.quick:
+        figures += stacks.figures(BUILD / "bench" / "stacks")
+        figures += chain(BUILD / "bench" / "chain", arguments.frames)
+        figures += series.figures(BUILD / "bench" / "series", arguments.series)
+        figures += peers.figures(BUILD / "bench" / "peers")
     publish(figures, BUILD / "bench.json")
 
 

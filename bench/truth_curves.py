@@ -230,9 +230,10 @@ def figures() -> list[Figure]:
     """Measure everything."""
     plain = transits(tuple(range(1, 9)))
     out = [
-        Figure("transit_depth_bias_percent", plain["bias_percent"], "+-2", "%", plain["n"],
-               f"5 mmag through clouds and drift, ensemble; error {plain['error_percent']:.2f} %"),
-        Figure("transit_scatter_over_theory", plain["scatter_over_theory"], "< 1.05", "",
+        Figure("transit_of_fluxes_depth_bias_percent", plain["bias_percent"], "+-2", "%",
+               plain["n"], "5 mmag through clouds and drift, ensemble; error "
+               f"{plain['error_percent']:.2f} %"),
+        Figure("transit_of_fluxes_scatter_over_theory", plain["scatter_over_theory"], "< 1.05", "",
                plain["n"], "out of transit, photon noise of star and ideal ensemble = 1"),
     ]  # fmt: skip
     worst, n = bjd_error_s()

@@ -20,8 +20,16 @@ SBIG_OVERRIDES = """\
   set: {kind: flat}
 - files: "alpind_*"
   set: {kind: light, object: alpha Indi}
-- files: "std_*"
-  set: {kind: light, object: standards}
+- files: "std_[bg][123].fit*"
+  set: {kind: light, object: standards 1}
+- files: "std_[bg]2[0-9]*"
+  set: {kind: light, object: standards 2}
+- files: "std_[bg]3[0-9]*"
+  set: {kind: light, object: standards 3}
+- files: "std_[bg]4[0-9]*"
+  set: {kind: light, object: standards 4}
+- files: "std_[bg]5[0-9]*"
+  set: {kind: light, object: standards 5}
 """
 
 
@@ -118,7 +126,22 @@ def lowell42(folder: Path) -> list[Figure]:
         Figure("lowell42_all_scatter_mmag", float(np.median(comparisons["rms_mmag"])), "", "mmag",
                len(comparisons), "the same for all comparison stars"),
         Figure("lowell42_frames_stacked", float(used), "24", "", 24, "light frames in the stack"),
+        _movers(place),
     ]  # fmt: skip
+
+
+def _movers(place: Path) -> Figure:
+    """Count the moving objects that were seen on half of the frames or more."""
+    tracks = [row for path in sorted((place / "results" / "movers").glob("*.parquet"))
+              for row in read_table(path)]  # fmt: skip
+    sure = [row for row in tracks if row["n_detections"] >= 12]
+    told = "; ".join(
+        f"{row['n_detections']} of {row['n_frames']} frames, {row['rate']:.1f} arcsec/h, "
+        f"rms {row['rms_px']:.2f} px"
+        for row in sure
+    )
+    return Figure("lowell42_movers_found", float(len(sure)), ">= 2", "", len(tracks),
+                  f"objects with 12 detections or more: {told or 'none'}")  # fmt: skip
 
 
 def sbig(folder: Path) -> list[Figure]:
@@ -127,6 +150,8 @@ def sbig(folder: Path) -> list[Figure]:
     (place / "config" / "overrides.yaml").write_text(SBIG_OVERRIDES, encoding="utf-8")
     skymill("run", "-d", place)
     masters = sorted((place / "results" / "masters").glob("flat-*.fits"))
+    solved = [o for path in sorted((place / "results" / "outcomes" / "astrometry").glob("*.csv"))
+              for o in read_outcomes(path)]  # fmt: skip
     reduced = sorted((place / "results" / "calibrated").glob("*/std_*.fits"))
     return [
         *_detector(place, "sbig", ("2.62-2.69", "20")),
@@ -135,5 +160,44 @@ def sbig(folder: Path) -> list[Figure]:
                + ", ".join(m.stem for m in masters)),
         Figure("sbig_standards_reduced", float(len(reduced)), "31", "", 31,
                "standard-star frames calibrated"),
+        Figure("sbig_frames_aligned", float(sum(o.usable for o in solved)), "", "", len(solved),
+               "frames with relative positions, without a catalogue"),
+        *_repeatability(place),
         _noise_ratio(place, "sbig"),
+    ]  # fmt: skip
+
+
+def _repeatability(place: Path) -> list[Figure]:
+    """Scatter of the same stars on the frames of one field and filter, after one common factor."""
+    scatter, expected, frames = [], [], 0
+    for path in sorted((place / "results" / "lightcurves").glob("*.parquet")):
+        points = read_table(path)
+        good = points[(points["flags"] == 0) & np.isfinite(points["flux"])]
+        good = good[good["flux"] > 50 * good["flux_err"]]
+        for band in np.unique(np.asarray(good["filter"]).astype(str)):
+            mine = good[np.asarray(good["filter"]).astype(str) == band]
+            names = np.unique(np.asarray(mine["frame_id"]).astype(str))
+            sources = np.unique(mine["source"])
+            flux, err = np.full((2, len(sources), len(names)), np.nan)
+            i = np.searchsorted(sources, mine["source"])
+            j = np.searchsorted(names, np.asarray(mine["frame_id"]).astype(str))
+            flux[i, j], err[i, j] = mine["flux"], mine["flux_err"] / mine["flux"]
+            whole = np.isfinite(flux).all(axis=1)
+            if len(names) < 3 or whole.sum() < 3:
+                continue
+            mag = -2500 * np.log10(flux[whole])
+            # One constant a star and one a frame are taken out.
+            mag -= mag.mean(axis=1, keepdims=True)
+            mag -= np.median(mag, axis=0)
+            free = np.sqrt(len(names) / (len(names) - 1))
+            scatter += list(free * mag.std(axis=1))
+            expected += list(1085.7 * np.sqrt(np.mean(err[whole] ** 2, axis=1)))
+            frames += len(names)
+    if not scatter:
+        return []
+    return [
+        Figure("sbig_standards_repeatability_mmag", float(np.median(scatter)), "", "mmag",
+               len(scatter), f"median scatter of stars with S/N > 50 on {frames} frames of "
+               "the same field and filter (3 or more), one factor a frame; by their errors "
+               f"{np.median(expected):.1f}")
     ]  # fmt: skip

@@ -63,16 +63,16 @@ def night_config(**changes: Any) -> NightConfig:
     """Return a night of bright stars in wide images: little noise, nothing saturated."""
     values: dict[str, Any] = {
         "seed": 77,
-        "shape": (420, 420),
+        "shape": (360, 360),
         "n_bias": 15,
         "n_dark": 9,
         "n_flat": 21,
-        "n_light": 120,
-        "n_stars": 60,
-        "mag_bright": 12.2,
-        "mag_faint": 14.2,
+        "n_light": 90,
+        "n_stars": 44,
+        "mag_bright": 11.1,
+        "mag_faint": 12.6,
         "count_slope": 0.0,
-        "min_separation_px": 44.0,
+        "min_separation_px": 40.0,
         "fwhm_px": 5.0,
         "fwhm_scatter": 0.05,
         "gain_e_adu": 1.7,
@@ -89,7 +89,7 @@ def night_config(**changes: Any) -> NightConfig:
     return NightConfig(**values)
 
 
-def reduce_transits(folder: Path, config: NightConfig, *, n_targets: int = 24) -> Transits:
+def reduce_transits(folder: Path, config: NightConfig, *, n_targets: int = 18) -> Transits:
     """Simulate the night with its transits and run everything."""
     shutil.rmtree(folder, ignore_errors=True)
     # Bias, dark and flat frames; the light frames follow with changing stars.
@@ -161,10 +161,14 @@ def depths(night: Transits) -> dict[str, float]:
     (path,) = sorted((night.results / "lightcurves").glob("*.parquet"))
     points = read_table(path)
     statistics = read_table(path.parent / "statistics" / path.name)
+    (stack,) = sorted((night.results / "catalog").glob("*.parquet"))
+    listed = read_table(stack)
+    place = {int(row["source"]): (float(row["ra"]), float(row["dec"])) for row in listed}
+    ra, dec = np.array([place[int(source)] for source in statistics["source"]]).T
     cos = np.cos(np.radians(night.config.dec_deg))
     far, which = cKDTree(
         np.column_stack([night.stars["ra"] * cos, night.stars["dec"]]) * 3600
-    ).query(np.column_stack([statistics["ra"] * cos, statistics["dec"]]) * 3600)
+    ).query(np.column_stack([ra * cos, dec]) * 3600)
     row_of = {
         int(i): int(source)
         for source, i, d in zip(statistics["source"], which, far, strict=True)
@@ -178,18 +182,21 @@ def depths(night: Transits) -> dict[str, float]:
         if d < 2.0 and used
     }
     ensemble = 1 / np.sum([relative[i] ** -2 for i in sorted(compared)], axis=0)
-    found, errors, ratios = [], [], []
+    found, errors, common, ratios = [], [], [], []
     for k, i in enumerate(night.targets):
         mine = points[np.asarray(points["source"]) == row_of.get(int(i), -1)]
         mine = mine[(mine["flags"] == 0) & np.isfinite(mine["rel_flux"])]
         if len(mine) < 0.7 * times.size:
             continue
-        at = np.abs(times[:, None] - np.asarray(mine["mjd"])[None, :]).argmin(axis=0)
+        at = np.abs(times[:, None] - np.asarray(mine["mjd_mid"])[None, :]).argmin(axis=0)
         mag = -2.5 * np.log10(np.asarray(mine["rel_flux"], float))
         sigma = 1.0857 * np.sqrt(relative[i, at] ** 2 + ensemble[at])
-        depth, error = measure_depth(mag, night.shape[k, at], sigma)
+        depth, _ = measure_depth(mag, night.shape[k, at], sigma)
         found.append(depth)
-        errors.append(error)
+        # The noise of the star is its own, that of the ensemble is shared by all targets.
+        alone, shared = 1.0857 * relative[i, at], 1.0857 * np.sqrt(ensemble[at])
+        errors.append(measure_depth(mag, night.shape[k, at], alone)[1])
+        common.append(measure_depth(mag, night.shape[k, at], shared)[1])
         out = night.shape[k, at] == 0
         weight = sigma[out] ** -2
         rest = mag[out] - np.average(mag[out], weights=weight)
@@ -199,7 +206,8 @@ def depths(night: Transits) -> dict[str, float]:
     scale = 100 / DEPTH_MMAG
     return {
         "bias_percent": scale * (float(np.mean(found)) - DEPTH_MMAG),
-        "error_percent": scale * float(np.sqrt(np.sum(np.square(errors)))) / n,
+        "error_percent": scale
+        * float(np.hypot(np.sqrt(np.sum(np.square(errors))) / n, np.mean(common))),
         "scatter_over_theory": float(np.sqrt(np.mean(ratios))),
         "pull_width": float(np.std((np.array(found) - np.mean(found)) / errors)),
         "n": n,

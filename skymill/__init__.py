@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Calibrator",
+    "Reducer",
     "__version__",
     "circle_mask",
     "invalid_mask",
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> object:
         from skymill.calibrator import Calibrator
 
         return Calibrator
+    if name == "Reducer":
+        from skymill.reducer import Reducer
+
+        return Reducer
     if name in ("circle_mask", "invalid_mask", "make_mask"):
         from skymill import masks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skymill import io
@@ -68,11 +69,13 @@ def run_block(
             return Outcome.from_failure(frame_id, step, failure), None
         return Outcome.from_result(frame_id, step, result), result.value
 
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(one, rows))
-    else:
-        done = [one(row) for row in rows]
+    with io.write_behind():
+        if threads > 1:
+            context = copy_context()  # threads see the context that they are given
+            with ThreadPoolExecutor(threads) as pool:
+                done = list(pool.map(lambda row: context.copy().run(one, row), rows))
+        else:
+            done = [one(row) for row in rows]
     for outcome, _ in done:
         level = logging.INFO if outcome.status == "ok" else logging.WARNING
         text = f"{outcome.code} {outcome.message}".strip()

@@ -9,10 +9,13 @@ whole plane in another order is never made.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
+
+from skymill.fits_cards import CardText, card_text, framed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,12 +23,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Unit", "image_unit", "same_sum", "stored_unit", "sum_matches", "word_sum"]
+__all__ = [
+    "Unit",
+    "image_unit",
+    "primary_unit",
+    "rice_unit",
+    "same_sum",
+    "stored_unit",
+    "sum_matches",
+    "word_sum",
+]
 
 #: Bytes of a FITS block, and of the pieces that are swapped at a time.
 BLOCK, PIECE = 2880, 1 << 20
 #: A file whose words sum to this, in one's complement, agrees with its CHECKSUM.
 ALL_ONES = 0xFFFFFFFF
+#: Zero point of unsigned 16-bit integers, which FITS stores as signed ones.
+BZERO = 32768
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +81,7 @@ class Unit:
 
 
 def image_unit(
-    plane: NDArray[Any], header: fits.Header, name: str, *, primary: bool = False
+    plane: NDArray[Any], header: fits.Header | CardText, name: str, *, primary: bool = False
 ) -> Unit:
     """Return an image of a plane that needs no scaling.
 
@@ -75,20 +89,19 @@ def image_unit(
     ----------
     plane : ndarray of float32, float64 or uint8, shape (ny, nx)
         The pixels.
-    header : astropy.io.fits.Header
+    header : astropy.io.fits.Header or CardText
         Further cards.
     name : str
         EXTNAME; empty for none.
     primary : bool
         Make it the primary HDU instead of an extension.
     """
-    # a plane of the same form without memory of its own gives the structural cards
-    form = np.broadcast_to(plane.dtype.type(0), plane.shape)
-    if primary:
-        cards = fits.PrimaryHDU(form, header=header).header
-        cards.set("EXTEND", True, after="NAXIS2")
+    cards: fits.Header | str
+    if isinstance(header, CardText):
+        before, after = _image_frame(plane.dtype.str, plane.shape, name, primary)
+        cards = f"{before}{header}{after}"
     else:
-        cards = fits.ImageHDU(form, header=header, name=name or None).header
+        cards = _image_cards(plane.dtype, plane.shape, header, name, primary)
     if plane.dtype == np.uint8:
         return stored_unit(cards, plane.tobytes())
     native = np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
@@ -96,13 +109,88 @@ def image_unit(
     return Unit(_summed(cards, total), native)
 
 
-def stored_unit(header: fits.Header, data: bytes) -> Unit:
+def _image_cards(
+    dtype: np.dtype[Any], shape: tuple[int, ...], header: fits.Header, name: str, primary: bool
+) -> fits.Header:
+    # a plane of the same form without memory of its own gives the structural cards
+    form = np.broadcast_to(dtype.type(0), shape)
+    if not primary:
+        return fits.ImageHDU(form, header=header, name=name or None).header
+    cards = fits.PrimaryHDU(form, header=header).header
+    cards.set("EXTEND", True, after="NAXIS2")
+    return cards
+
+
+@lru_cache(maxsize=64)
+def _image_frame(kind: str, shape: tuple[int, ...], name: str, primary: bool) -> tuple[str, str]:
+    return framed(lambda header: _image_cards(np.dtype(kind), shape, header, name, primary))
+
+
+def primary_unit(header: fits.Header | CardText) -> Unit:
+    """Return a primary unit without pixels."""
+    if isinstance(header, CardText):
+        before, after = _primary_frame()
+        return stored_unit(f"{before}{header}{after}", b"")
+    return stored_unit(_empty_primary(header), b"")
+
+
+def _empty_primary(header: fits.Header) -> fits.Header:
+    hdu = fits.PrimaryHDU(header=header)
+    hdu.header.set("EXTEND", True, after="NAXIS")
+    return hdu.header
+
+
+@lru_cache(maxsize=1)
+def _primary_frame() -> tuple[str, str]:
+    return framed(_empty_primary)
+
+
+def rice_unit(
+    plane: NDArray[np.uint16], header: CardText, around: tuple[str, str], tile_rows: int
+) -> Unit:
+    """Return a plane of unsigned 16-bit integers, compressed without loss.
+
+    Parameters
+    ----------
+    plane : ndarray of uint16, shape (ny, nx)
+        The pixels.
+    header : CardText
+        Further cards.
+    around : tuple of str
+        What stands before and after them, see `skymill.fits_cards.framed`; the cards of the
+        sizes are changed.
+    tile_rows : int
+        Rows of a tile.
+    """
+    from skymill.kernels.rice import encode_tiles, most_bytes
+
+    ny, nx = plane.shape
+    sizes = np.zeros(-(-ny // tile_rows), np.int64)
+    heap = np.empty(sizes.size * most_bytes(tile_rows * nx), np.uint8)
+    used = encode_tiles(np.ascontiguousarray(plane), tile_rows, BZERO, heap, sizes)
+    table = np.empty((sizes.size, 2), ">i4")
+    table[:, 0] = sizes
+    table[:, 1] = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    before, after = around
+    before = _changed(before, "PCOUNT", int(used))
+    before = _changed(before, "TFORM1", f"1PB({int(sizes.max())})")
+    return stored_unit(f"{before}{header}{after}", table.tobytes() + heap[:used].tobytes())
+
+
+def _changed(text: str, keyword: str, value: Any) -> str:
+    """Return cards with another value in one of them."""
+    at = text.index(f"{keyword:<8}= ")
+    comment = fits.Card.fromstring(text[at : at + 80]).comment
+    return text[:at] + card_text(keyword, value, comment) + text[at + 80 :]
+
+
+def stored_unit(header: fits.Header | str, data: bytes) -> Unit:
     """Return a unit whose data are already in the form of the file.
 
     Parameters
     ----------
-    header : astropy.io.fits.Header
-        With all structural cards.
+    header : astropy.io.fits.Header or str
+        With all structural cards; as text without END.
     data : bytes
         Whole blocks, or what the unit pads to whole blocks with zeros.
     """
@@ -168,12 +256,19 @@ def _fold(total: int) -> int:
     return total
 
 
-def _summed(header: fits.Header, datasum: int) -> bytes:
+def _summed(header: fits.Header | str, datasum: int) -> bytes:
     """Return the header's bytes with both sums in it."""
+    # without comments: astropy would write the time there
+    if isinstance(header, str):
+        text = f"{header}CHECKSUM= '{'0' * 16}'".ljust(len(header) + 80)
+        text += f"DATASUM = '{datasum:<8}'".ljust(80) + "END".ljust(80)
+        text = text.ljust(len(text) + -len(text) % BLOCK)
+        total = _fold(word_sum(text.encode("ascii")) + datasum)
+        at = len(header) + 11
+        return (text[:at] + _encoded(ALL_ONES - total) + text[at + 16 :]).encode("ascii")
     cards = header.copy()
     for keyword in ("CHECKSUM", "DATASUM"):
         cards.remove(keyword, ignore_missing=True, remove_all=True)
-    # without comments: astropy would write the time there
     cards["CHECKSUM"] = ("0" * 16, "")
     cards["DATASUM"] = (str(datasum), "")
     total = _fold(word_sum(cards.tostring().encode("ascii")) + datasum)

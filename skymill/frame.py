@@ -7,7 +7,7 @@ object made with ``replace``.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,10 +15,12 @@ import numpy as np
 from astropy.io import fits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
-__all__ = ["BIT_MEANINGS", "Background", "Frame", "MaskBit", "Master", "has_bits"]
+__all__ = ["BIT_MEANINGS", "Background", "Frame", "Later", "MaskBit", "Master", "has_bits"]
 
 
 class MaskBit(IntFlag):
@@ -100,6 +102,32 @@ def _frozen(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return out
 
 
+class Later:
+    """A header or world coordinates that are made when somebody first looks at them.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the value.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make: Callable[[], Any] | None = make
+        self._value: Any = None
+
+    def value(self) -> Any:
+        """Return the value, made once."""
+        make = self._make
+        if make is not None:
+            self._value = make()
+            self._make = None
+        return self._value
+
+
+def _nowhere() -> None:
+    """No world coordinates; a plain default would hide those that come later."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One detector image with its error and mask.
@@ -135,7 +163,7 @@ class Frame:
     err: NDArray[np.float32]
     mask: NDArray[np.uint16]
     header: fits.Header
-    wcs: WCS | None = None
+    wcs: WCS | None = field(default_factory=_nowhere)
     unit: str = "electron"
 
     def __post_init__(self) -> None:
@@ -145,9 +173,24 @@ class Frame:
         object.__setattr__(self, "sci", _frozen(self.sci, np.float32))
         object.__setattr__(self, "err", _frozen(self.err, np.float32))
         object.__setattr__(self, "mask", _frozen(self.mask, np.uint16))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", fits.verify.VerifyWarning)
-            object.__setattr__(self, "header", self.header.copy())
+        for name in ("header", "wcs"):
+            given = self.__dict__[name]
+            if isinstance(given, Later):
+                object.__setattr__(self, f"_{name}", given)
+                del self.__dict__[name]  # __getattr__ finds it
+            elif name == "header":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+                    object.__setattr__(self, name, given.copy())
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a header or world coordinates that nobody has looked at before."""
+        later = self.__dict__.get(f"_{name}") if name in ("header", "wcs") else None
+        if later is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        value = later.value()
+        object.__setattr__(self, name, value)
+        return value
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -162,7 +205,23 @@ class Frame:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
+        # What is kept is shared: a frame never changes.
+        for name in ("header", "wcs"):
+            if name not in changes:
+                changes[name] = self._kept(name)
         return replace(self, **changes)
+
+    def _kept(self, name: str) -> Later:
+        if name not in self.__dict__:
+            later: Later = self.__dict__[f"_{name}"]
+            return later
+        value = self.__dict__[name]
+        return Later(lambda: value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: header and world coordinates themselves."""
+        made = {"header": self.header, "wcs": self.wcs}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_header", "_wcs")} | made
 
 
 @dataclass(frozen=True, eq=False)

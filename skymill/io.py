@@ -14,8 +14,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +28,18 @@ import numpy as np
 from astropy.io import fits
 
 from skymill.errors import FrameRejected, Outcome, SkymillError
-from skymill.fits_bytes import Unit, image_unit, same_sum, stored_unit, sum_matches
-from skymill.frame import BIT_MEANINGS, Background, Frame, Master
+from skymill.fits_bytes import (
+    Unit,
+    image_unit,
+    primary_unit,
+    rice_unit,
+    same_sum,
+    stored_unit,
+    sum_matches,
+)
+from skymill.fits_cards import CardText, framed, primary_cards
+from skymill.fits_read import StoredUnit, units_of
+from skymill.frame import BIT_MEANINGS, Background, Frame, Later, Master
 from skymill.wcsmath import wcs_from_header, wcs_from_text, wcs_header, wcs_to_text
 
 if TYPE_CHECKING:
@@ -54,6 +69,7 @@ __all__ = [
     "wcs_from_text",
     "wcs_to_text",
     "write_background",
+    "write_behind",
     "write_bytes",
     "write_flat_layout",
     "write_frame",
@@ -73,6 +89,9 @@ Cards = Mapping[str, Any]
 TILE_ROWS = 16
 #: Rows that are checked at a time.
 CHECK_ROWS = 64
+#: Files that wait for the disk at a time, and threads that wait for it: file systems confirm
+#: several files in one go.
+_MOST_BEHIND, _DISK_THREADS = 16, 4
 #: Quantisation steps in the smallest error of a frame.
 ERROR_STEPS = 100
 
@@ -116,8 +135,25 @@ def write_atomic(
         with temporary.open("wb") as stream:
             for piece in (content,) if isinstance(content, (bytes, memoryview)) else content:
                 size += stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    behind = _BEHIND.get()
+    if behind is None:
+        _finish(temporary, path, size, verify)
+        _sync_folder(path.parent)
+    else:
+        behind.submit(temporary, path, size, verify)
+
+
+def _finish(temporary: Path, path: Path, size: int, verify: Callable[[Path], None] | None) -> None:
+    """Bring a file to the disk, verify it and give it its name."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         if temporary.stat().st_size != size:
             raise OSError(f"{path}: wrote {temporary.stat().st_size} of {size} bytes")
         if verify is not None:
@@ -125,7 +161,54 @@ def write_atomic(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+
+
+class _Behind:
+    """Files that are brought to the disk while the next ones are made."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._open: deque[Future[None]] = deque()
+        self.folders: set[Path] = set()
+
+    def submit(
+        self, temporary: Path, path: Path, size: int, verify: Callable[[Path], None] | None
+    ) -> None:
+        self.folders.add(path.parent)
+        self._open.append(self._pool.submit(_finish, temporary, path, size, verify))
+        while len(self._open) > _MOST_BEHIND:
+            self._open.popleft().result()
+
+    def wait(self) -> None:
+        while self._open:
+            self._open.popleft().result()
+
+
+_BEHIND: ContextVar[_Behind | None] = ContextVar("behind", default=None)
+
+
+@contextmanager
+def write_behind() -> Iterator[None]:
+    """Let files wait for the disk together.
+
+    The disk takes several milliseconds to confirm a file, more than it takes to make a
+    small frame. Within this context a file gets its name when it is on the disk and
+    verified, as always, but the next ones are made meanwhile; the context ends when the last
+    one has its name. What went wrong is raised then, or by a later write.
+    """
+    if _BEHIND.get() is not None:
+        yield
+        return
+    with ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk") as pool:
+        behind = _Behind(pool)
+        token = _BEHIND.set(behind)
+        try:
+            yield
+            behind.wait()
+        finally:
+            _BEHIND.reset(token)
+    for folder in sorted(behind.folders):
+        _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -298,17 +381,18 @@ def write_planes(
     Integer planes are compressed losslessly (RICE). ``plane_cards`` adds cards to the
     headers of single planes, ``compressed`` tells how floating-point planes are stored.
     """
-    units = [_primary_unit(_primary_header(like.header, cards))]
+    units = [_primary_unit(like.header, cards)]
+    world = CardText() if like.wcs is None else CardText(wcs_header(like.wcs))
     for name, plane in planes.items():
-        placed = like.wcs is not None and plane.shape == like.shape
-        header = wcs_header(like.wcs) if placed else fits.Header()
+        own = world.copy() if plane.shape == like.shape else CardText()
         if name in ("SCI", "ERR"):
-            header["BUNIT"] = (like.unit, "unit of the pixels")
+            own.set("BUNIT", (like.unit, "unit of the pixels"))
         if name == "MASK":
-            _bit_legend(header)
+            for key, value in _BIT_LEGEND.items():
+                own.set(key, value)
         for key, value in (plane_cards or {}).get(name, {}).items():
-            header[key] = value
-        units.append(_plane_unit(name, plane, header, (compressed or {}).get(name)))
+            own.set(key, value)
+        units.append(_plane_unit(name, plane, own, (compressed or {}).get(name)))
     _write_units(path, units)
 
 
@@ -322,10 +406,9 @@ def _write_units(path: str | Path, units: Sequence[Unit]) -> None:
     write_atomic(path, (piece for unit in units for piece in unit.chunks()), verify)
 
 
-def _primary_unit(header: fits.Header) -> Unit:
-    hdu = fits.PrimaryHDU(header=header)
-    hdu.header.set("EXTEND", True, after="NAXIS")
-    return stored_unit(hdu.header, b"")
+def _primary_unit(header: fits.Header, cards: Cards) -> Unit:
+    text = primary_cards(header, cards)
+    return primary_unit(_primary_header(header, cards) if text is None else text)
 
 
 def _primary_header(header: fits.Header, cards: Cards) -> fits.Header:
@@ -337,17 +420,21 @@ def _primary_header(header: fits.Header, cards: Cards) -> fits.Header:
     return out
 
 
-def _bit_legend(header: fits.Header) -> None:
-    for bit, meaning in BIT_MEANINGS.items():
-        number = int(bit).bit_length() - 1
-        header[f"MBIT{number:02d}"] = (str(bit.name), f"{int(bit)}: {meaning}"[:47])
+#: Cards that name the bits of a mask.
+_BIT_LEGEND = {
+    f"MBIT{int(bit).bit_length() - 1:02d}": (str(bit.name), f"{int(bit)}: {meaning}"[:47])
+    for bit, meaning in BIT_MEANINGS.items()
+}
 
 
-def _plane_unit(
-    name: str, plane: NDArray[Any], header: fits.Header, how: _Compression | None
-) -> Unit:
+def _plane_unit(name: str, plane: NDArray[Any], cards: CardText, how: _Compression | None) -> Unit:
+    header = cards if cards.plain else cards.header()
     if plane.dtype.kind not in "ui" and how is None:
         return image_unit(plane, header, name)
+    tile = (min(TILE_ROWS, plane.shape[0]), plane.shape[1])
+    if plane.dtype == np.uint16 and isinstance(header, CardText):
+        return rice_unit(plane, header, _rice_frame(plane.shape, name, tile), tile[0])
+    header = cards.header()
     if plane.dtype.kind in "ui":
         options: dict[str, Any] = {"compression_type": "RICE_1"}
     elif how is not None and how.kind == "quantised":
@@ -358,8 +445,30 @@ def _plane_unit(
         }  # fmt: skip
     else:
         options = {"compression_type": "GZIP_2", "quantize_level": 0.0}
-    tile = (min(TILE_ROWS, plane.shape[0]), plane.shape[1])
     image = fits.CompImageHDU(plane, header=header, name=name, tile_shape=tile, **options)
+    cards, data = _stored_table(image)
+    return stored_unit(cards, data if "GZIP_2" not in options.values() else _clockless(cards, data))
+
+
+def _clockless(cards: fits.Header, data: bytes) -> bytes:
+    """Return tiles without the time at which gzip made them."""
+    out = bytearray(data)
+    rows, width = cards["NAXIS2"], cards["NAXIS1"]
+    columns = [cards[f"TTYPE{n}"] for n in range(1, cards["TFIELDS"] + 1)]
+    wide = "Q" in str(cards[f"TFORM{columns.index('COMPRESSED_DATA') + 1}"])
+    if columns[0] != "COMPRESSED_DATA":
+        raise BadProduct("astropy writes compressed planes in another form than expected")
+    table = np.frombuffer(data, np.uint8, rows * width).reshape(rows, width)
+    kind = ">i8" if wide else ">i4"
+    places = np.ascontiguousarray(table[:, : 16 if wide else 8]).view(kind)[:, 1]
+    for place in places + rows * width:
+        if out[place : place + 2] == b"\x1f\x8b":
+            out[place + 4 : place + 8] = bytes(4)
+    return bytes(out)
+
+
+def _stored_table(image: fits.CompImageHDU) -> tuple[fits.Header, bytes]:
+    """Return header and data of the table that holds the tiles of a compressed image."""
     # Compressed apart, and taken over as the table that holds the tiles: astropy's own
     # checksum would carry the time of writing.
     buffer = io.BytesIO()
@@ -368,7 +477,21 @@ def _plane_unit(
     with fits.open(io.BytesIO(whole), disable_image_compression=True, memmap=False) as hdus:
         place = hdus[1].fileinfo()
         start, stop = place["datLoc"], place["datLoc"] + place["datSpan"]
-        return stored_unit(hdus[1].header, whole[start:stop])
+        return hdus[1].header, whole[start:stop]
+
+
+@lru_cache(maxsize=64)
+def _rice_frame(shape: tuple[int, ...], name: str, tile: tuple[int, ...]) -> tuple[str, str]:
+    """Return what stands around the cards of a losslessly compressed plane of this shape."""
+
+    def make(header: fits.Header) -> fits.Header:
+        image = fits.CompImageHDU(
+            np.zeros(shape, np.uint16), header=header, name=name, tile_shape=tile,
+            compression_type="RICE_1",
+        )  # fmt: skip
+        return _stored_table(image)[0]
+
+    return framed(make)
 
 
 def write_placeholder(path: str | Path, cards: Cards, outcome: Outcome) -> None:
@@ -378,7 +501,7 @@ def write_placeholder(path: str | Path, cards: Cards, outcome: Outcome) -> None:
     header["SMREASON"] = (outcome.code, "reason code")
     for line in outcome.message.splitlines():
         header.add_comment(line.encode("ascii", "replace").decode())
-    _write_units(path, [_primary_unit(_primary_header(header, cards))])
+    _write_units(path, [_primary_unit(header, cards)])
 
 
 def read_planes(
@@ -393,6 +516,10 @@ def read_planes(
     primary, first : astropy.io.fits.Header
         Primary header and that of the first named plane.
     """
+    found = _quick_planes(path, names)
+    if found is not None:
+        planes, headers = found
+        return planes, headers[""].header(), headers[names[0]].header()
     with fits.open(path, memmap=False) as hdus:
         planes = {}
         for name in names:
@@ -401,16 +528,61 @@ def read_planes(
         return planes, hdus[0].header.copy(), hdus[names[0]].header.copy()
 
 
+def _quick_planes(
+    path: str | Path, names: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, StoredUnit]] | None:
+    """Read planes of the forms that are written here; None if astropy must read them.
+
+    Returns
+    -------
+    planes : dict of str to ndarray
+        In the order of ``names``.
+    units : dict of str to StoredUnit
+        Their units, and the primary one under the empty name; the file is closed.
+    """
+    planes: dict[str, NDArray[Any]] = {}
+    units: dict[str, StoredUnit] = {}
+    try:
+        with Path(path).open("rb") as stream:
+            for number, unit in enumerate(units_of(stream)):
+                name = unit.name if number else ""
+                if name in units or (number == 0 and unit.size):
+                    return None
+                units[name] = unit
+                if name in names:
+                    plane = unit.plane()
+                    if plane is None:
+                        return None
+                    planes[name] = plane
+                if len(planes) == len(names):
+                    return {name: planes[name] for name in names}, units
+    except (OSError, ValueError):  # astropy knows better words for what is wrong
+        return None
+    return None
+
+
 def read_frame(path: str | Path) -> Frame:
     """Read a frame that `write_frame` (or the stack writer) wrote."""
-    planes, primary, header = read_planes(path, ("SCI", "ERR", "MASK"))
+    names = ("SCI", "ERR", "MASK")
+    found = _quick_planes(path, names)
+    if found is None:
+        planes, primary, header = read_planes(path, names)
+        unit = str(header.get("BUNIT", ""))
+        return Frame(
+            planes["SCI"], planes["ERR"], planes["MASK"], primary, _wcs_from_header(header), unit
+        )
+    planes, units = found
+    for plane in planes.values():
+        plane.flags.writeable = False  # handed over without a copy
+    first, main = units["SCI"], units[""]
+    # Most steps look at neither: header and world coordinates are parsed when needed.
     return Frame(
         planes["SCI"],
         planes["ERR"],
         planes["MASK"],
-        primary,
-        _wcs_from_header(header),
-        str(header.get("BUNIT", "")),
+        Later(main.header),  # type: ignore[arg-type]
+        Later(lambda: _wcs_from_header(first.header())),  # type: ignore[arg-type]
+        str(first.get("BUNIT") or ""),
     )
 
 
@@ -523,6 +695,11 @@ def read_mask_plane(
 
 def read_geometry(path: str | Path) -> tuple[WCS | None, tuple[int, int]]:
     """Read the header's WCS and the shape (ny, nx) of a frame, without its pixels."""
+    with Path(path).open("rb") as stream:
+        for unit in units_of(stream):
+            if unit.name == "SCI" and "ZIMAGE" not in unit.cards:
+                header = unit.header()
+                return _wcs_from_header(header), (header["NAXIS2"], header["NAXIS1"])
     with fits.open(path, memmap=True) as hdus:
         header = hdus["SCI"].header
         return _wcs_from_header(header), (header["NAXIS2"], header["NAXIS1"])
@@ -757,8 +934,10 @@ def data_digest(path: str | Path) -> str:
 
     A file of the user's own may lack it; then it is the SHA-256 of the file.
     """
-    with fits.open(path, memmap=True, disable_image_compression=True) as hdus:
-        told = hdus[1].header.get("DATASUM") if len(hdus) > 1 else None
+    with Path(path).open("rb") as stream:
+        units = units_of(stream)
+        next(units)
+        told = next((unit.get("DATASUM") for unit in units), None)
     return file_digest(path) if told is None else str(told)
 
 
@@ -800,11 +979,11 @@ def write_background(path: str | Path, background: Background, cards: Cards) -> 
     for n, coefficient in enumerate(background.coefficients):
         header[f"BKGC{n:02d}"] = (coefficient, "of Legendre products 1 x y xx xy yy (electron)")
     planes = {"BKG": background.level, "RMS": background.rms}
-    units = [_primary_unit(_primary_header(header, cards))]
+    units = [_primary_unit(header, cards)]
     for name, plane in planes.items():
-        plane_header = fits.Header()
-        plane_header["BUNIT"] = ("electron", "unit of the pixels")
-        units.append(image_unit(plane, plane_header, name))
+        own = CardText()
+        own.set("BUNIT", ("electron", "unit of the pixels"))
+        units.append(image_unit(plane, own, name))
     _write_units(path, units)
 
 

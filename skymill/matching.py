@@ -32,6 +32,11 @@ _FEWEST_CLIPPED = 5
 #: come in twos, and their true probability is the root of what is computed.
 _CERTAIN = 1e-12
 
+#: Nothing else is tried after a round with an answer that chance gives so seldom, of so many
+#: stars, of this fraction of those that should be there, while no other answer of the round
+#: explains more than a fraction of it: every later round finds the same.
+_BEYOND_DOUBT, _MANY, _NEARLY_ALL, _HARDLY_ANY = 1e-20, 12, 0.7, 0.4
+
 #: A rival explains at least this fraction of the stars of the best hypothesis.
 _RIVAL = 0.7
 
@@ -164,9 +169,21 @@ def match_lists(
                 for item in found
                 if item.count >= minimum and item.tail * trials <= max_false
             ]
+            if _beyond_doubt(found, trials):
+                return _decide(accepted, source, reference, tolerance_px, why)
         if accepted and min(accepted, key=_expected)[0] < _CERTAIN:
             break
     return _decide(accepted, source, reference, tolerance_px, why)
+
+
+def _beyond_doubt(found: Sequence[Candidate], trials: float) -> bool:
+    """Whether one answer of a round explains most stars, and no other one a fraction of them."""
+    if not found or found[0].tail * trials > _BEYOND_DOUBT:
+        return False
+    first = found[0]
+    others = [item.count for item in found[1:]]
+    most = first.count >= max(_MANY, _NEARLY_ALL * first.inside)
+    return most and max(others, default=0) < _HARDLY_ANY * first.count
 
 
 def _expected(item: tuple[float, Candidate, Search]) -> float:

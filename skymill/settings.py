@@ -174,8 +174,9 @@ class Tiles(_Model):
 class Plan(_Model):
     """Grouping and matching."""
 
-    block_max_frames: Annotated[int, Field(ge=1, le=1000)] = 40
-    """Frames of one block, that is of one job."""
+    block_max_frames: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Frames of one block, that is of one job. None: 40 of frames of 4 megapixels and more, of
+    smaller ones as many as make as many pixels, but no more than 250."""
     block_max_mpix: Positive = 1000
     """Megapixels of one block."""
     masters: Literal["all", "needed"] = "all"

@@ -212,6 +212,8 @@ def _missing(project: Project, plan: Plan) -> dict[str, tuple[str, ...]]:
         "field": plan.fields,
     }
     for step, unit in _UNITS.items():
+        if step == "movers" and not project.settings.movers.enabled:
+            continue
         if project.settings.stack.enabled or step not in _AFTER_STACK:
             wanted[step] = list(groups[unit])
     folder = project.results / "outcomes"

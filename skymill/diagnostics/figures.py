@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "Diagnostic", "grey_limits", "new_figure", "save_figure", "show_image"]
 
 #: Colours of lines, told apart by people with any kind of colour vision (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
 #: Cards of a file that would tell when it was written.
 _NO_TIMES: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},

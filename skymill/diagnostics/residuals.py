@@ -9,6 +9,7 @@ import numpy as np
 from skymill.matching import mutual_pairs
 from skymill.steps.sources import SourceFlag
 from skymill.wcsmath import sky_to_pixel
+from skymill.zero_points import colour_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,8 @@ def zero_point_residuals(
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         good = (flux > 0) & (flux / err >= _SNR) & np.isfinite(x) & np.isfinite(y)
-    good &= (np.asarray(sources["flags"], np.int64) & int(SourceFlag.unusable())) == 0
+    wrong = int(SourceFlag.unusable() | SourceFlag.BLENDED)
+    good &= (np.asarray(sources["flags"], np.int64) & wrong) == 0
     xy = np.stack([x[good], y[good]], axis=1)
     mag, mag_err = catalog.band(band)
     expected = sky_to_pixel(wcs, catalog.ra, catalog.dec)
@@ -79,7 +81,7 @@ def zero_point_residuals(
     if not len(i):
         return None
     own = -2.5 * np.log10(flux[good][i] / exptime)
-    colour = _colour(catalog, str(photcal.get("colour") or ""))[j]
+    colour = _colour(catalog, band, str(photcal.get("colour") or ""))[j]
     term, middle = (_number(photcal, name) for name in ("colour_term", "colour_0"))
     shift = np.zeros(len(i))
     if np.isfinite(term) and np.isfinite(middle):
@@ -102,9 +104,9 @@ def _number(row: Mapping[str, Any], name: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _colour(catalog: RefCatalog, name: str) -> Any:
-    """Colour of each star, by the name of the colour, else of the first two bands."""
-    pair = tuple(name.split("-")) if "-" in name else tuple(catalog.bands[:2])
-    if len(pair) != 2 or not set(pair) <= set(catalog.bands):
+def _colour(catalog: RefCatalog, band: str, name: str) -> Any:
+    """Colour of each star, as the zero point used it, else the usual one of the band."""
+    pair = tuple(name.split("-")) if name.count("-") == 1 else colour_pair(catalog, band, None)
+    if pair is None or not set(pair) <= set(catalog.bands):
         return np.full(len(catalog.ra), np.nan)
     return catalog.band(pair[0])[0] - catalog.band(pair[1])[0]

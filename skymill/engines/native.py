@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeWarp"]
 
+#: No tables: the kernel is a polynomial of the fraction.
+_NO_TABLES = (
+    np.empty((0, 1, 1), np.float32),
+    np.empty((0, 1, 1), np.float32),
+    np.empty((2, 0, 0), np.float64),
+)
+#: Half of the most taps that are computed in runs of pixels.
+_FAST_REACH = 4
+
 
 class NativeWarp:
     """One frame on its way to a grid; see `skymill.engines.open_warp`.
@@ -77,6 +86,7 @@ class NativeWarp:
         if self.wide:
             self.reach = self.profile.reach(self._jacobian)
         elif self._taps is not None:
+            self._coefs = np.zeros((0, 2, 5), np.float32)
             self.reach = self._taps.pairs
         else:
             from skymill.kernels.taps import coefficients
@@ -144,18 +154,18 @@ class NativeWarp:
             )  # fmt: skip
             return
         footprint = footprint_or(own[2], 2 * self.reach)
-        if self._taps is not None:
+        tables = self._taps.tables() if self._taps is not None else _NO_TABLES
+        if self.reach > _FAST_REACH:
             from skymill.kernels.warp_scaled import scaled_band
 
             scaled_band(
-                own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._taps.tables(),
-                used, out,
+                own, footprint, y0, pad, (my, mx), self._nodes, step, row0, tables, used, out,
             )  # fmt: skip
             return
         nearest = self.kernel == "nearest"
         warp_band(
-            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, nearest,
-            used, out,
+            own, footprint, y0, pad, (my, mx), self._nodes, step, row0, self._coefs, tables,
+            nearest, used, out,
         )  # fmt: skip
 
     def scale_rows(self, row0: int, rows: int) -> NDArray[np.float32]:

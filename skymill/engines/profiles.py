@@ -196,7 +196,8 @@ def mean_correlation(
         return out
     around = np.ascontiguousarray(around[:, good])
     if taps is not None:
-        from skymill.kernels.warp_scaled import table_lags, table_number
+        from skymill.kernels.taps import table_number
+        from skymill.kernels.warp_scaled import table_lags
 
         *tables, index = taps.tables()
         places = list(zip(rows[good], columns[good], strict=True))

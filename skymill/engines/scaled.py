@@ -80,9 +80,7 @@ def _near(mapping: PixelMap, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return np.asarray(near & (mapping.y > -reach) & (mapping.y < my + reach))
 
 
-def changes_scale(
-    mapping: PixelMap, jacobian: NDArray[np.float64], shape: tuple[int, int]
-) -> bool:
+def changes_scale(mapping: PixelMap, jacobian: NDArray[np.float64], shape: tuple[int, int]) -> bool:
     """Whether a tenth of the frame has pixels of another pitch than the grid."""
     return _departs(lattice_pitch(jacobian)[:, _near(mapping, shape)], TOLERANCE)
 

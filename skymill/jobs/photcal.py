@@ -109,12 +109,13 @@ def photcal_block(
     stars = io.read_table(reference)
     known = read_catalog(catalog[0]) if catalog else None
     inputs = table_inputs(sources, astrometry, reference) | catalog_inputs(catalog)
+    empty = empty_sources_table()
 
     def work(row: Mapping[str, Any]) -> Result[dict[str, Any]]:
         name = str(row["frame_id"])
         inputs.update(origin(name, calibrated, masks, backgrounds))
         result = photcal(
-            found.get(name, empty_sources_table()),
+            found.get(name, empty),
             row,
             solution=solutions[name],
             catalog=known,

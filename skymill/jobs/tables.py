@@ -33,6 +33,9 @@ def stacked(found: Mapping[str, Table], empty: Table) -> Table:
     """
     from astropy.table import Column, vstack
 
+    quick = _joined(found) if found else None
+    if quick is not None:
+        return quick
     tables = []
     for name, table in (found or {"": empty[:0]}).items():
         copy = table.copy(copy_data=False)
@@ -46,25 +49,51 @@ def stacked(found: Mapping[str, Table], empty: Table) -> Table:
     return vstack(tables, join_type="exact", metadata_conflicts="silent")
 
 
+def _joined(found: Mapping[str, Table]) -> Table | None:
+    """Join plain tables column by column; None if that is not all there is to do."""
+    from astropy.table import Column, Table
+
+    first = next(iter(found.values()))
+    names = first.colnames
+    for table in found.values():
+        if table.colnames != names or "frame_id" in names:
+            return None
+        for old, new in zip(first.columns.values(), table.columns.values(), strict=True):
+            about = (new.dtype, new.unit, new.description, new.format)
+            if type(new) is not Column or about != (
+                old.dtype, old.unit, old.description, old.format
+            ) or new.meta:  # fmt: skip
+                return None
+    frame = np.repeat(np.array(list(found), dtype=str), [len(table) for table in found.values()])
+    columns = [Column(frame, name="frame_id", description="frame of the measurement")]
+    for name in names:
+        data = np.concatenate([np.asarray(table[name]) for table in found.values()])
+        old = first[name]
+        columns.append(
+            Column(data, name=name, unit=old.unit, description=old.description, format=old.format)
+        )
+    return Table(columns, copy=False)
+
+
 def by_frame(table: Table) -> dict[str, Table]:
     """Return the rows of each frame of a block's table, in order."""
     names = np.asarray(table["frame_id"])
-    out: dict[str, Table] = {}
-    for name in dict.fromkeys(names.tolist()):
-        out[str(name)] = table[names == name]
-    return out
+    if not len(names):
+        return {}
+    starts = np.concatenate([[0], np.flatnonzero(names[1:] != names[:-1]) + 1, [len(names)]])
+    keys = [str(name) for name in names[starts[:-1]]]
+    if len(set(keys)) == len(keys):  # the rows of a frame are together, as they are written
+        spans = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+        return {name: table[a:b] for name, (a, b) in zip(keys, spans, strict=True)}
+    return {name: table[names == name] for name in dict.fromkeys(keys)}
 
 
 def records(table: Table) -> dict[str, dict[str, Any]]:
     """Return the row of each frame of a table with one row a frame, as plain values."""
-    out = {}
-    for row in table:
-        values = {name: row[name] for name in table.colnames}
-        out[str(row["frame_id"])] = {
-            name: value.item() if hasattr(value, "item") else value
-            for name, value in values.items()
-        }
-    return out
+    names = table.colnames
+    columns = [table[name].tolist() for name in names]
+    rows = (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    return {str(row["frame_id"]): row for row in rows}
 
 
 def table_inputs(*paths: str | Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["coefficients", "tap_weights"]
+__all__ = ["coefficients", "table_number", "table_weights", "tap_weights"]
 
 _LANCZOS2 = (
     (
@@ -166,3 +166,38 @@ def tap_weights(f, n, coefs, weights, squares, total):  # type: ignore[no-untype
     total[:n] = 0
     for i in range(2 * pairs):
         _squares(weights[i], squares[i], n, total)
+
+
+@njit(cache=True)
+def table_number(index, step, row, column):  # type: ignore[no-untyped-def]
+    """Number of the table at a pixel: that of the next node."""
+    j = min((row + step // 2) // step + 1, index.shape[0] - 1)
+    i = min((column + step // 2) // step + 1, index.shape[1] - 1)
+    return int(index[j, i])
+
+
+@njit(cache=True)
+def table_weights(f, n, table, weights, squares, total):  # type: ignore[no-untyped-def]
+    """Look up what `tap_weights` computes, linear between the entries.
+
+    Parameters
+    ----------
+    f, n, weights, squares, total
+        As for `tap_weights`.
+    table : ndarray of float32, shape (steps + 1, taps)
+        Weights by fraction, see `skymill.engines.scaled`.
+    """
+    last = table.shape[0] - 2
+    steps = np.float32(last + 1)
+    taps = table.shape[1]
+    for c in range(n):
+        place = f[c] * steps
+        k = min(np.int64(place), last)
+        g = place - np.float32(k)
+        low = table[k]
+        high = table[k + 1]
+        for t in range(taps):
+            weights[t, c] = low[t] + g * (high[t] - low[t])
+    total[:n] = 0
+    for t in range(taps):
+        _squares(weights[t], squares[t], n, total)

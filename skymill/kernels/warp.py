@@ -12,115 +12,178 @@ from numba import njit
 
 from skymill.kernels.footprints import line_linear, line_positions
 from skymill.kernels.resample import _row_linear, _row_nodes
-from skymill.kernels.taps import tap_weights
+from skymill.kernels.taps import table_number, table_weights, tap_weights
 
 __all__ = ["warp_band"]
 
 #: Taps of less weight do not count as touched: they are rounding of whole shifts.
 _TOUCH = 1e-5
 _CHUNK = 256
-#: Shorter runs are computed pixel by pixel: to set up a run takes as long as many pixels.
-_SHORT = 24
-_SHORT_SIX = 128
+#: Rows of the working array: weights along x and y (8 each), their squares, both sums.
+_SQUARES, _SUMS, _WORK = 16, 32, 34
+#: Row of the second sum, counted from the squares; the run needs it as a constant.
+_SECOND = 17
+#: Shorter runs of eight taps are computed pixel by pixel.
+_SHORT = 5
+
+
+# Weights and sums lie in one array, a fixed distance apart: the compiler then knows that they
+# do not overlap. A run is one loop, because to set up a loop takes as long as many pixels. All
+# orders of sums are written out, and the same for a run and for a single pixel.
 
 
 @njit(cache=True)
-def _add_six(row, at, n, w, weights, k, total):  # type: ignore[no-untyped-def]
-    """Add ``w`` times six taps of one input row, for ``n`` pixels side by side."""
-    s0 = row[at : at + n]
-    s1 = row[at + 1 : at + 1 + n]
-    s2 = row[at + 2 : at + 2 + n]
-    s3 = row[at + 3 : at + 3 + n]
-    s4 = row[at + 4 : at + 4 + n]
-    s5 = row[at + 5 : at + 5 + n]
-    w0 = weights[0, k : k + n]
-    w1 = weights[1, k : k + n]
-    w2 = weights[2, k : k + n]
-    w3 = weights[3, k : k + n]
-    w4 = weights[4, k : k + n]
-    w5 = weights[5, k : k + n]
+def _run_two(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
+    """As `_run_six`, two by two taps."""
+    r0 = plane[y, x : x + n + 1]
+    r1 = plane[y + 1, x : x + n + 1]
     for c in range(n):
-        outer = w0[c] * s0[c] + w5[c] * s5[c]
-        middle = w1[c] * s1[c] + w4[c] * s4[c]
-        inner = w2[c] * s2[c] + w3[c] * s3[c]
-        total[c] += w[c] * ((outer + middle) + inner)
+        w0, w1 = w[c], w[_CHUNK + c]
+        t = w0 * r0[c] + w1 * r0[c + 1]
+        s = w[8 * _CHUNK + c] * t
+        t = w0 * r1[c] + w1 * r1[c + 1]
+        s += w[9 * _CHUNK + c] * t
+        w[out * _CHUNK + c] = s
 
 
 @njit(cache=True)
-def _add_pair(row, at, far, n, w0, w1, total):  # type: ignore[no-untyped-def]
-    s0 = row[at : at + n]
-    s1 = row[at + far : at + far + n]
+def _run_four(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
+    """As `_run_six`, four by four taps."""
+    r0 = plane[y, x : x + n + 3]
+    r1 = plane[y + 1, x : x + n + 3]
+    r2 = plane[y + 2, x : x + n + 3]
+    r3 = plane[y + 3, x : x + n + 3]
     for c in range(n):
-        total[c] += w0[c] * s0[c] + w1[c] * s1[c]
+        w0, w1 = w[c], w[_CHUNK + c]
+        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
+        t = (w0 * r0[c] + w3 * r0[c + 3]) + (w1 * r0[c + 1] + w2 * r0[c + 2])
+        s = w[8 * _CHUNK + c] * t
+        t = (w0 * r1[c] + w3 * r1[c + 3]) + (w1 * r1[c + 1] + w2 * r1[c + 2])
+        s += w[9 * _CHUNK + c] * t
+        t = (w0 * r2[c] + w3 * r2[c + 3]) + (w1 * r2[c + 1] + w2 * r2[c + 2])
+        s += w[10 * _CHUNK + c] * t
+        t = (w0 * r3[c] + w3 * r3[c + 3]) + (w1 * r3[c + 1] + w2 * r3[c + 2])
+        s += w[11 * _CHUNK + c] * t
+        w[out * _CHUNK + c] = s
 
 
 @njit(cache=True)
-def _add_row(row, at, n, w, weights, k, line, total):  # type: ignore[no-untyped-def]
-    """As `_add_six` for any number of taps, in the same order of sums."""
-    taps = weights.shape[0]
-    line[:n] = 0
-    for i in range(taps // 2):
-        far = taps - 1 - 2 * i
-        _add_pair(row, at + i, far, n, weights[i, k : k + n], weights[i + far, k : k + n], line)
+def _run_six(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
+    """Sums over six by six taps for ``n`` pixels side by side.
+
+    ``w`` holds the weights along x, from row 8 on those along y, and the sums in row ``out``.
+    """
+    r0 = plane[y, x : x + n + 5]
+    r1 = plane[y + 1, x : x + n + 5]
+    r2 = plane[y + 2, x : x + n + 5]
+    r3 = plane[y + 3, x : x + n + 5]
+    r4 = plane[y + 4, x : x + n + 5]
+    r5 = plane[y + 5, x : x + n + 5]
     for c in range(n):
-        total[c] += w[c] * line[c]
+        w0, w1 = w[c], w[_CHUNK + c]
+        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
+        w4, w5 = w[4 * _CHUNK + c], w[5 * _CHUNK + c]
+        t = (w0 * r0[c] + w5 * r0[c + 5]) + (w1 * r0[c + 1] + w4 * r0[c + 4])
+        t += w2 * r0[c + 2] + w3 * r0[c + 3]
+        s = w[8 * _CHUNK + c] * t
+        t = (w0 * r1[c] + w5 * r1[c + 5]) + (w1 * r1[c + 1] + w4 * r1[c + 4])
+        t += w2 * r1[c + 2] + w3 * r1[c + 3]
+        s += w[9 * _CHUNK + c] * t
+        t = (w0 * r2[c] + w5 * r2[c + 5]) + (w1 * r2[c + 1] + w4 * r2[c + 4])
+        t += w2 * r2[c + 2] + w3 * r2[c + 3]
+        s += w[10 * _CHUNK + c] * t
+        t = (w0 * r3[c] + w5 * r3[c + 5]) + (w1 * r3[c + 1] + w4 * r3[c + 4])
+        t += w2 * r3[c + 2] + w3 * r3[c + 3]
+        s += w[11 * _CHUNK + c] * t
+        t = (w0 * r4[c] + w5 * r4[c + 5]) + (w1 * r4[c + 1] + w4 * r4[c + 4])
+        t += w2 * r4[c + 2] + w3 * r4[c + 3]
+        s += w[12 * _CHUNK + c] * t
+        t = (w0 * r5[c] + w5 * r5[c + 5]) + (w1 * r5[c + 1] + w4 * r5[c + 4])
+        t += w2 * r5[c + 2] + w3 * r5[c + 3]
+        s += w[13 * _CHUNK + c] * t
+        w[out * _CHUNK + c] = s
 
 
 @njit(cache=True)
-def _run(planes, y, x, n, wx, wy, qx, qy, k, line, v, s):  # type: ignore[no-untyped-def]
-    """Sums of a run of ``n`` pixels whose first tap lies at (y, x)."""
-    value, variance, _ = planes
-    taps = wx.shape[0]
-    tv = v[k : k + n]
-    ts = s[k : k + n]
-    tv[:] = 0
-    ts[:] = 0
-    for j in range(taps):
-        if taps == 6:
-            _add_six(value[y + j], x, n, wy[j, k : k + n], wx, k, tv)
-            _add_six(variance[y + j], x, n, qy[j, k : k + n], qx, k, ts)
-        else:
-            _add_row(value[y + j], x, n, wy[j, k : k + n], wx, k, line, tv)
-            _add_row(variance[y + j], x, n, qy[j, k : k + n], qx, k, line, ts)
+def _run_eight(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
+    """As `_run_six`, eight by eight taps."""
+    r0 = plane[y, x : x + n + 7]
+    r1 = plane[y + 1, x : x + n + 7]
+    r2 = plane[y + 2, x : x + n + 7]
+    r3 = plane[y + 3, x : x + n + 7]
+    r4 = plane[y + 4, x : x + n + 7]
+    r5 = plane[y + 5, x : x + n + 7]
+    r6 = plane[y + 6, x : x + n + 7]
+    r7 = plane[y + 7, x : x + n + 7]
+    for c in range(n):
+        w0, w1 = w[c], w[_CHUNK + c]
+        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
+        w4, w5 = w[4 * _CHUNK + c], w[5 * _CHUNK + c]
+        w6, w7 = w[6 * _CHUNK + c], w[7 * _CHUNK + c]
+        t = (w0 * r0[c] + w7 * r0[c + 7]) + (w1 * r0[c + 1] + w6 * r0[c + 6])
+        t += (w2 * r0[c + 2] + w5 * r0[c + 5]) + (w3 * r0[c + 3] + w4 * r0[c + 4])
+        s = w[8 * _CHUNK + c] * t
+        t = (w0 * r1[c] + w7 * r1[c + 7]) + (w1 * r1[c + 1] + w6 * r1[c + 6])
+        t += (w2 * r1[c + 2] + w5 * r1[c + 5]) + (w3 * r1[c + 3] + w4 * r1[c + 4])
+        s += w[9 * _CHUNK + c] * t
+        t = (w0 * r2[c] + w7 * r2[c + 7]) + (w1 * r2[c + 1] + w6 * r2[c + 6])
+        t += (w2 * r2[c + 2] + w5 * r2[c + 5]) + (w3 * r2[c + 3] + w4 * r2[c + 4])
+        s += w[10 * _CHUNK + c] * t
+        t = (w0 * r3[c] + w7 * r3[c + 7]) + (w1 * r3[c + 1] + w6 * r3[c + 6])
+        t += (w2 * r3[c + 2] + w5 * r3[c + 5]) + (w3 * r3[c + 3] + w4 * r3[c + 4])
+        s += w[11 * _CHUNK + c] * t
+        t = (w0 * r4[c] + w7 * r4[c + 7]) + (w1 * r4[c + 1] + w6 * r4[c + 6])
+        t += (w2 * r4[c + 2] + w5 * r4[c + 5]) + (w3 * r4[c + 3] + w4 * r4[c + 4])
+        s += w[12 * _CHUNK + c] * t
+        t = (w0 * r5[c] + w7 * r5[c + 7]) + (w1 * r5[c + 1] + w6 * r5[c + 6])
+        t += (w2 * r5[c + 2] + w5 * r5[c + 5]) + (w3 * r5[c + 3] + w4 * r5[c + 4])
+        s += w[13 * _CHUNK + c] * t
+        t = (w0 * r6[c] + w7 * r6[c + 7]) + (w1 * r6[c + 1] + w6 * r6[c + 6])
+        t += (w2 * r6[c + 2] + w5 * r6[c + 5]) + (w3 * r6[c + 3] + w4 * r6[c + 4])
+        s += w[14 * _CHUNK + c] * t
+        t = (w0 * r7[c] + w7 * r7[c + 7]) + (w1 * r7[c + 1] + w6 * r7[c + 6])
+        t += (w2 * r7[c + 2] + w5 * r7[c + 5]) + (w3 * r7[c + 3] + w4 * r7[c + 4])
+        s += w[15 * _CHUNK + c] * t
+        w[out * _CHUNK + c] = s
 
 
 @njit(cache=True)
-def _one(planes, y, x, wx, wy, qx, qy, k):  # type: ignore[no-untyped-def]
-    """Sums of one pixel, in the order of `_run`."""
-    value, variance, _ = planes
-    taps = wx.shape[0]
-    tv = np.float32(0)
-    ts = np.float32(0)
-    for j in range(taps):
-        row = value[y + j, x : x + taps]
-        square = variance[y + j, x : x + taps]
-        lv = np.float32(0)
-        ls = np.float32(0)
-        for i in range(taps // 2):
-            m = taps - 1 - i
-            lv += wx[i, k] * row[i] + wx[m, k] * row[m]
-            ls += qx[i, k] * square[i] + qx[m, k] * square[m]
-        tv += wy[j, k] * lv
-        ts += qy[j, k] * ls
-    return tv, ts
+def _one_eight(plane, y, x, w):  # type: ignore[no-untyped-def]
+    """`_run_eight` of one pixel."""
+    w0, w1, w2, w3 = w[0], w[_CHUNK], w[2 * _CHUNK], w[3 * _CHUNK]
+    w4, w5, w6, w7 = w[4 * _CHUNK], w[5 * _CHUNK], w[6 * _CHUNK], w[7 * _CHUNK]
+    s = np.float32(0)
+    for j in range(8):
+        r = plane[y + j, x : x + 8]
+        total = (w0 * r[0] + w7 * r[7]) + (w1 * r[1] + w6 * r[6])
+        total += (w2 * r[2] + w5 * r[5]) + (w3 * r[3] + w4 * r[4])
+        s += w[(8 + j) * _CHUNK] * total
+    return s
 
 
 @njit(cache=True)
-def _one_six(planes, y, x, wx, wy, qx, qy, k):  # type: ignore[no-untyped-def]
-    """`_one` for six taps, written out."""
+def _run(planes, y, x, n, taps, k, work):  # type: ignore[no-untyped-def]
+    """Sums of value and variance of ``n`` pixels whose first tap lies at (y, x)."""
     value, variance, _ = planes
-    w0, w1, w2, w3, w4, w5 = wx[0, k], wx[1, k], wx[2, k], wx[3, k], wx[4, k], wx[5, k]
-    q0, q1, q2, q3, q4, q5 = qx[0, k], qx[1, k], qx[2, k], qx[3, k], qx[4, k], qx[5, k]
-    tv = np.float32(0)
-    ts = np.float32(0)
-    for j in range(6):
-        a = value[y + j, x : x + 6]
-        b = variance[y + j, x : x + 6]
-        lv = ((w0 * a[0] + w5 * a[5]) + (w1 * a[1] + w4 * a[4])) + (w2 * a[2] + w3 * a[3])
-        ls = ((q0 * b[0] + q5 * b[5]) + (q1 * b[1] + q4 * b[4])) + (q2 * b[2] + q3 * b[3])
-        tv += wy[j, k] * lv
-        ts += qy[j, k] * ls
-    return tv, ts
+    w = work[k:]
+    q = work[_SQUARES * _CHUNK + k :]
+    if taps == 6:
+        _run_six(value, y, x, n, w, _SUMS)
+        _run_six(variance, y, x, n, q, _SECOND)
+    elif taps == 8:
+        if n < _SHORT:
+            for c in range(n):
+                w[_SUMS * _CHUNK + c] = _one_eight(value, y, x + c, w[c:])
+                q[_SECOND * _CHUNK + c] = _one_eight(variance, y, x + c, q[c:])
+            return
+        _run_eight(value, y, x, n, w, _SUMS)
+        _run_eight(variance, y, x, n, q, _SECOND)
+    elif taps == 4:
+        _run_four(value, y, x, n, w, _SUMS)
+        _run_four(variance, y, x, n, q, _SECOND)
+    else:
+        _run_two(value, y, x, n, w, _SUMS)
+        _run_two(variance, y, x, n, q, _SECOND)
 
 
 @njit(cache=True)
@@ -187,15 +250,16 @@ def _split(position, n, first, last, nearest, whole, fraction):  # type: ignore[
 
 
 @njit(cache=True)
-def _finish(a, n, sx, sy, v, s, k2):  # type: ignore[no-untyped-def]
+def _finish(a, n, sx, sy, work, v, s, k2):  # type: ignore[no-untyped-def]
     """Flux scale, and the squared sum as an integer of at least 1."""
+    sums = work[_SUMS * _CHUNK :]
     full = np.float32(65535)
     half = np.float32(0.5)
     one = np.float32(1)
     for c in range(n):
         scale = np.float32(a[c])
-        v[c] *= scale
-        s[c] *= scale * scale
+        v[c] = sums[c] * scale
+        s[c] = sums[_CHUNK + c] * (scale * scale)
         q = sx[c] * sy[c] * full + half
         q = q if q > one else one
         q = q if q < full else full
@@ -257,6 +321,46 @@ def _inside(x, y, a, mx, my, inside):  # type: ignore[no-untyped-def]
     return found
 
 
+@njit(cache=True)
+def _mend(planes, place, pads, bits_used, weights, least, a, inside, out):  # type: ignore[no-untyped-def]
+    """Pixels outside the frame, and those whose footprint holds a bit."""
+    iy, ix, fy, fx = place
+    top, pad = pads
+    bad, second = bits_used
+    wx, wy = weights
+    lx, ly = least
+    v, s, k2, mask = out
+    pairs = wx.shape[0] // 2
+    lost = np.float32(np.nan)
+    touch = np.float32(1.01 * _TOUCH)
+    for c in range(v.size):
+        if not inside[c]:
+            v[c] = lost
+            s[c] = lost
+            k2[c] = 0
+            mask[c] = 0
+        elif mask[c]:
+            y = iy[c] - top + pad
+            x = ix[c] + pad
+            found = np.int64(mask[c])
+            if not lx[c] * ly[c] > touch:  # not every tap counts
+                found = _touched(planes[2], y - pairs + 1, x - pairs + 1, wx, wy, c)
+                mask[c] = found
+            if not found & bad:
+                continue
+            v1, s1, q1 = bilinear_pixel(planes, y, x, fx[c], fy[c], bad)
+            if pairs > 1 and q1 > 0:
+                scale = a[c]
+                v[c] = v1 * scale
+                s[c] = s1 * scale * scale
+                k2[c] = max(1, min(65535, int(q1 * 65535 + 0.5)))
+                mask[c] = found | second
+            else:
+                v[c] = lost
+                s[c] = lost
+                k2[c] = 0
+
+
 @njit(cache=True, nogil=True)
 def warp_band(  # type: ignore[no-untyped-def]
     planes,
@@ -268,11 +372,12 @@ def warp_band(  # type: ignore[no-untyped-def]
     step,
     row0,
     coefs,
+    tables,
     nearest,
     bits_used,
     out,
 ):
-    """Resample one band with a kernel as wide as the pixels of the input.
+    """Resample one band with a kernel of at most eight taps.
 
     Parameters
     ----------
@@ -289,7 +394,10 @@ def warp_band(  # type: ignore[no-untyped-def]
     step, row0 : int
         Distance of the nodes; first output row.
     coefs : ndarray of float32, shape (a, 2, 5)
-        Kernel, see `skymill.kernels.taps`.
+        Kernel, see `skymill.kernels.taps`; of length 0 with tables.
+    tables : tuple of ndarray
+        Weights along x and y (float32, shape (tables, steps + 1, 8)), and the number of
+        the table at the nodes (float64, shape (2, ky, kx)); of no table for ``coefs``.
     nearest : bool
         Round the fraction.
     bits_used : tuple of int
@@ -301,10 +409,9 @@ def warp_band(  # type: ignore[no-untyped-def]
     my, mx = in_shape
     out_value, out_var, out_k2, out_mask = out
     rows, nx = out_value.shape
-    bad, second = bits_used
-    pairs = coefs.shape[0]
-    taps = 2 * pairs
-    short = _SHORT_SIX if taps == 6 else _SHORT
+    tabulated = tables[0].shape[0] > 0
+    taps = tables[0].shape[2] if tabulated else 2 * coefs.shape[0]
+    before = taps // 2 - 1
     bottom = top + planes[0].shape[0] - 2 * pad
     line = np.empty(nodes[0].shape[1], np.float64)
     x = np.empty(nx, np.float64)
@@ -323,13 +430,11 @@ def warp_band(  # type: ignore[no-untyped-def]
     sy = np.empty(_CHUNK, np.float32)
     lx = np.empty(_CHUNK, np.float32)
     ly = np.empty(_CHUNK, np.float32)
-    work = np.empty(_CHUNK, np.float32)
-    wx = np.empty((taps, _CHUNK), np.float32)
-    wy = np.empty((taps, _CHUNK), np.float32)
-    qx = np.empty((taps, _CHUNK), np.float32)
-    qy = np.empty((taps, _CHUNK), np.float32)
+    work = np.zeros(_WORK * _CHUNK, np.float32)
+    rows_of = work.reshape(_WORK, _CHUNK)
+    wx, wy = rows_of[:taps], rows_of[8 : 8 + taps]
+    qx, qy = rows_of[_SQUARES : _SQUARES + taps], rows_of[_SQUARES + 8 : _SQUARES + 8 + taps]
     lost = np.float32(np.nan)
-    touch = np.float32(1.01 * _TOUCH)
     for r in range(rows):
         _row_nodes(nodes[0], step, row0 + r, line)
         line_positions(line, step, nx, x)
@@ -352,65 +457,39 @@ def warp_band(  # type: ignore[no-untyped-def]
             _reversed(inside)
         for start in range(0, nx, _CHUNK):
             n = min(_CHUNK, nx - start)
+            here = inside[start : start + n]
             _split(x[start:], n, -1.0, np.float64(mx), nearest, ix, fx)
             _split(y[start:], n, top - 1.0, np.float64(bottom), nearest, iy, fy)
-            tap_weights(fx, n, coefs, wx, qx, sx)
-            tap_weights(fy, n, coefs, wy, qy, sy)
-            _least(wx, n, lx)
-            _least(wy, n, ly)
-            vs = v[start : start + n]
-            ss = s[start : start + n]
+            if tabulated:
+                middle = start + n // 2
+                middle = nx - 1 - middle if flip else middle
+                i = table_number(tables[2][0], step, row0 + r, middle)
+                j = table_number(tables[2][1], step, row0 + r, middle)
+                table_weights(fx, n, tables[0][i], wx, qx, sx)
+                table_weights(fy, n, tables[1][j], wy, qy, sy)
+            else:
+                tap_weights(fx, n, coefs, wx, qx, sx)
+                tap_weights(fy, n, coefs, wy, qy, sy)
             ms = mask[start : start + n]
             k = 0
             while k < n:
-                if not inside[start + k]:
-                    vs[k] = lost
-                    ss[k] = lost
-                    ms[k] = 0
+                if not here[k]:
                     k += 1
                     continue
                 first = k
-                x0 = ix[k]
-                y0 = iy[k]
-                k = _run_end(ix, iy, inside[start:], k, n)
-                at_y = y0 - top + pad - pairs + 1
-                at_x = x0 + pad - pairs + 1
-                if k - first >= short:
-                    _run(planes, at_y, at_x, k - first, wx, wy, qx, qy, first, work, vs, ss)
-                elif taps == 6:
-                    for c in range(first, k):
-                        here = at_x + c - first
-                        vs[c], ss[c] = _one_six(planes, at_y, here, wx, wy, qx, qy, c)
-                else:
-                    for c in range(first, k):
-                        vs[c], ss[c] = _one(planes, at_y, at_x + c - first, wx, wy, qx, qy, c)
+                k = _run_end(ix, iy, here, k, n)
+                at_y = iy[first] - top + pad - before
+                at_x = ix[first] + pad - before
+                _run(planes, at_y, at_x, k - first, taps, first, work)
                 ms[first:k] = footprint[at_y, at_x : at_x + k - first]
-            _finish(a[start : start + n], n, sx, sy, vs, ss, k2[start : start + n])
-            if not _unfinished(ms, inside[start : start + n]):
-                continue
-            for c in range(n):
-                if not inside[start + c]:
-                    k2[start + c] = 0
-                elif ms[c]:
-                    at_y = iy[c] - top + pad
-                    at_x = ix[c] + pad
-                    found = np.int64(ms[c])
-                    if not lx[c] * ly[c] > touch:
-                        found = _touched(planes[2], at_y - pairs + 1, at_x - pairs + 1, wx, wy, c)
-                        ms[c] = found
-                    if not found & bad:
-                        continue
-                    v1, s1, q1 = bilinear_pixel(planes, at_y, at_x, fx[c], fy[c], bad)
-                    if pairs > 1 and q1 > 0:
-                        scale = a[start + c]
-                        vs[c] = v1 * scale
-                        ss[c] = s1 * scale * scale
-                        k2[start + c] = max(1, min(65535, int(q1 * 65535 + 0.5)))
-                        ms[c] = found | second
-                    else:
-                        vs[c] = lost
-                        ss[c] = lost
-                        k2[start + c] = 0
+            vs, ss, ks = v[start : start + n], s[start : start + n], k2[start : start + n]
+            scale = a[start : start + n]
+            _finish(scale, n, sx, sy, work, vs, ss, ks)
+            if _unfinished(ms, here):
+                _least(wx, n, lx)
+                _least(wy, n, ly)
+                place, result = (iy, ix, fy, fx), (vs, ss, ks, ms)
+                _mend(planes, place, (top, pad), bits_used, (wx, wy), (lx, ly), scale, here, result)
         if flip:
             _reversed(v)
             _reversed(s)

@@ -11,30 +11,41 @@ from numba import njit
 
 from skymill.kernels.footprints import line_linear, line_positions
 from skymill.kernels.resample import _row_linear, _row_nodes
+from skymill.kernels.taps import table_number
 from skymill.kernels.warp import _TOUCH, _inside, bilinear_pixel
 
-__all__ = ["scaled_band", "table_lags", "table_number"]
+__all__ = ["scaled_band", "table_lags"]
 
 
 @njit(cache=True)
-def table_number(index, step, row, column):  # type: ignore[no-untyped-def]
-    """Number of the table at a pixel: that of the next node."""
-    j = min((row + step // 2) // step + 1, index.shape[0] - 1)
-    i = min((column + step // 2) // step + 1, index.shape[1] - 1)
-    return int(index[j, i])
-
-
-@njit(cache=True)
-def _look_up(table, f, w):  # type: ignore[no-untyped-def]
-    """Weights at a fraction, linear between two entries."""
+def _look_up(table, f, w, q):  # type: ignore[no-untyped-def]
+    """Weights at a fraction, linear between two entries; their squares, and the sum of these."""
     last = table.shape[0] - 2
     place = f * np.float32(last + 1)
     k = min(np.int64(place), last)
     g = place - np.float32(k)
-    low = table[k]
-    high = table[k + 1]
-    for t in range(w.size):
-        w[t] = low[t] + g * (high[t] - low[t])
+    total = np.float32(0)
+    for at in range(0, w.size, 8):
+        a = table[k, at : at + 8]
+        b = table[k + 1, at : at + 8]
+        a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]
+        b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
+        a0 += g * (b0 - a0)
+        a1 += g * (b1 - a1)
+        a2 += g * (b2 - a2)
+        a3 += g * (b3 - a3)
+        a4 += g * (b4 - a4)
+        a5 += g * (b5 - a5)
+        a6 += g * (b6 - a6)
+        a7 += g * (b7 - a7)
+        o = w[at : at + 8]
+        o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7] = a0, a1, a2, a3, a4, a5, a6, a7
+        a0, a1, a2, a3 = a0 * a0, a1 * a1, a2 * a2, a3 * a3
+        a4, a5, a6, a7 = a4 * a4, a5 * a5, a6 * a6, a7 * a7
+        o = q[at : at + 8]
+        o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7] = a0, a1, a2, a3, a4, a5, a6, a7
+        total += ((a0 + a4) + (a1 + a5)) + ((a2 + a6) + (a3 + a7))
+    return total
 
 
 @njit(cache=True)
@@ -71,16 +82,6 @@ def _touched(bits, y, x, wy, wx):  # type: ignore[no-untyped-def]
             if abs(wy[j] * wx[i]) > _TOUCH:
                 found |= bits[y + j, x + i]
     return found
-
-
-@njit(cache=True)
-def _square(w, q):  # type: ignore[no-untyped-def]
-    """Squares of the weights, and their sum."""
-    total = np.float32(0)
-    for t in range(w.size):
-        q[t] = w[t] * w[t]
-        total += q[t]
-    return total
 
 
 @njit(cache=True, nogil=True)
@@ -149,8 +150,7 @@ def scaled_band(  # type: ignore[no-untyped-def]
                 iy = min(max(int(np.floor(y[c])), low), bottom)
                 fx = np.float32(x[c] - ix)
                 fy = np.float32(min(max(y[c] - iy, 0.0), 1.0))
-                _look_up(x_table, fx, wx)
-                _look_up(y_table, fy, wy)
+                k2 = _look_up(x_table, fx, wx, qx) * _look_up(y_table, fy, wy, qy)
                 at_y = iy - top + pad
                 at_x = ix + pad
                 y0 = at_y - before
@@ -169,7 +169,6 @@ def scaled_band(  # type: ignore[no-untyped-def]
                     out_k2[r, c] = max(1, min(65535, int(q1 * 65535 + 0.5)))
                     out_mask[r, c] = found | second
                     continue
-                k2 = _square(wx, qx) * _square(wy, qy)
                 v = np.float32(0)
                 s = np.float32(0)
                 for at in range(0, taps, 8):

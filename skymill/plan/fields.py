@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["plan_blocks"]
 
 _LIGHT_MASTERS = ("bias", "dark", "flat")
+#: Megapixels of a block that is worth its start; fewest and most frames of such a block.
+_BLOCK_MPIX, _FEWEST, _MOST = 168, 40, 250
 
 
 def plan_blocks(lights: Sequence[Row], masters: Masters, settings: Plan) -> dict[str, Block]:
@@ -92,6 +94,16 @@ def _by_temperature(rows: list[Row], settings: Plan) -> list[list[Row]]:
     ]
 
 
+def _frames(mpix: float) -> int:
+    """Return the usual number of frames of a block.
+
+    A job costs a second or two before it does anything. Forty frames of 4 megapixels are half a
+    minute of work; of small frames it takes more to make the start worth its while. No more than
+    250, so that a series keeps several cores busy.
+    """
+    return int(min(max(_BLOCK_MPIX / mpix, _FEWEST), _MOST))
+
+
 def _blocks(
     rows: Sequence[Row],
     key: tuple[Any, ...],
@@ -105,7 +117,8 @@ def _blocks(
     middle = typical[len(typical) // 2]
     choices = {kind: masters.choose(kind, middle, crop=True) for kind in _LIGHT_MASTERS}
     mpix = (first["nx"] or 1) * (first["ny"] or 1) / 1e6
-    size = max(1, min(settings.block_max_frames, int(settings.block_max_mpix / mpix)))
+    most = settings.block_max_frames or _frames(mpix)
+    size = max(1, min(most, int(settings.block_max_mpix / mpix)))
     parts = [first["night"], first["instrument"], first["target"], first["filter"]]
     name = identifier(parts, key)
     return [

@@ -101,6 +101,8 @@ class Reducer(Drawings):
             "master_flat": {"missing_bias": missing_calibration},
             "mask": {"cosmics": remove_cosmic_rays},
         }
+        if self.data_directory == self.out_directory / "raw":
+            own["ingest"] = {"follow_links": True}  # the links are ours
         if align_only:
             own["astrometry"] = {"mode": "align_only"}
         if threshold is not None:

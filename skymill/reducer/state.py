@@ -63,7 +63,7 @@ class State:
         used = {frame for item in self.sequences.values() for frame in item.frames}
         return {
             str(row["path"]): f"{row['code']}: {row['message']}"
-            for row in self.workflow.plan.rows.values()
+            for row in self.workflow.project.rows()
             if row["verdict"] == "rejected" and row["frame_id"] not in used
         }
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from skymill.errors import SkymillError
 from skymill.report.blocks import load_blocks
 from skymill.report.curves import load_fields
+from skymill.report.diagnostics import load_residuals
 from skymill.report.funnel import MASTER_STEPS, GroupOutcome, funnel
 from skymill.report.history import load_history
 from skymill.report.model import FrameRow, ReportData
+from skymill.report.movers import load_movers
 from skymill.report.products import load_masters, load_sky, load_stacks
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ _TABLE_COLUMNS = {
         "zp", "zp_err", "zp_scatter", "zp_floor", "n_stars", "n_rejected", "throughput",
         "throughput_err", "fwhm_px", "fwhm_arcsec", "ellipticity", "sky_e", "depth_mag", "airmass",
     ),
-    "astrometry": ("n_match", "rms_px", "rms_arcsec", "shift_px", "scale_arcsec_px"),
+    "astrometry": (
+        "n_match", "rms_px", "rms_arcsec", "shift_px", "scale_arcsec_px", "rms_x_px", "rms_y_px",
+        "holdout_rms_px", "middle_err_px", "variance_ratio",
+    ),
 }  # fmt: skip
 _RENAMED = {"sky": "sky_e", "depth": "depth_mag"}
 _BOTH_UNITS = {"fwhm": ("fwhm_arcsec", "fwhm_px"), "astrometry": ("rms_arcsec", "rms_px")}
@@ -86,6 +91,8 @@ def load_report_data(
         fields=load_fields(results, known, max_lightcurves, missing),
         sky=load_sky(results, known),
         history=load_history(results, known, missing),
+        residuals=load_residuals(results, known, missing),
+        movers=load_movers(results, known, {f.frame_id: f.filter for f in frames}, missing),
         missing=tuple(missing),
         units=units,
     )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skymill.report.diagnostics import Residuals
     from skymill.report.funnel import Funnel, GroupOutcome
     from skymill.report.history import MasterSeries
+    from skymill.report.movers import Mover
     from skymill.report.pictures import Picture
 
 __all__ = [
@@ -283,6 +285,10 @@ class ReportData:
         How the masters changed with time.
     units : dict
         Unit of the figures whose unit depends on the night: arcsec or px.
+    residuals : tuple of Residuals
+        What is left of the zero points at the catalogue's stars.
+    movers : tuple of Mover
+        Moving objects.
     """
 
     frames: tuple[FrameRow, ...]
@@ -296,3 +302,5 @@ class ReportData:
     missing: tuple[str, ...] = ()
     history: tuple[MasterSeries, ...] = ()
     units: dict[str, str] = field(default_factory=dict)
+    residuals: tuple[Residuals, ...] = ()
+    movers: tuple[Mover, ...] = ()

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from skymill.report.blocks import noise_meaning
 from skymill.report.columns import script_data
+from skymill.report.diagnostics import diagnostics
 from skymill.report.flows import KIND_WORDS, night_line, sankey, sky_map, step_bars
 from skymill.report.funnel import FATE_WORDS, FATES, Funnel
 from skymill.report.history import drifts
@@ -114,6 +115,8 @@ def build_page(
         fluxes=_fluxes(data, lights, filters),
         positions=_positions(data, lights),
         fields=[_field(field, number) for number, field in enumerate(data.fields)],
+        diagnostics=diagnostics(data.residuals, lights, data.fields, data.stacks),
+        movers=data.movers,
         lightcurve=lightcurve,
         version=version,
         settings_digest=settings_digest,

@@ -263,8 +263,6 @@ def _shift(
     first: Plane, second: Plane, shape: tuple[int, int]
 ) -> tuple[float, float, float, NDArray[np.int64]] | None:
     """Return shift, its scatter, and which of the first points have a partner."""
-    from scipy.stats import poisson
-
     if min(len(first), len(second)) < _FEWEST_STARS:
         return None
     dx, dy = best_cell(np.ascontiguousarray(first), np.ascontiguousarray(second), _REACH_PX)
@@ -279,11 +277,24 @@ def _shift(
         # what chance alone brings into the circle
         chance = radius**2 * max(_crowding(offset_x, offset_y, dx, dy), density)
         # as many in any circle would be chance once in a thousand frames
-        if stars.size < max(_FEWEST_STARS, 1 + float(poisson.isf(1e-3 / circles, chance))):
+        if stars.size < max(_FEWEST_STARS, 1 + _by_chance(1e-3 / circles, chance)):
             return None
         dx, dy = float(np.median(offset_x[near])), float(np.median(offset_y[near]))
     off = np.concatenate([offset_x[near] - dx, offset_y[near] - dy])
     return dx, dy, 1.4826 * float(np.median(np.abs(off))), stars
+
+
+def _by_chance(probability: float, mean: float) -> float:
+    """Return the number that a Poisson variable exceeds with at most this probability.
+
+    As ``scipy.stats.poisson.isf``, whose import takes longer than the mask of a small frame.
+    """
+    from scipy.special import pdtr, pdtrik
+
+    level = 1 - probability
+    number = float(np.ceil(pdtrik(level, mean)))
+    below = max(number - 1, 0.0)
+    return below if pdtr(below, mean) >= level else number
 
 
 def _crowding(offset_x: Plane, offset_y: Plane, dx: float, dy: float) -> float:

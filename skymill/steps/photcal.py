@@ -10,6 +10,7 @@ that is known; it is measured in any case.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -281,6 +282,12 @@ def _usable(
     )
 
 
+@lru_cache(maxsize=8)
+def _known_wcs(text: str) -> WCS:
+    """World coordinates of a reference frame, the same for frame after frame; not changed."""
+    return wcs_from_text(text)
+
+
 def _fill_throughput(
     out: dict[str, Any],
     numbers: dict[str, Any],
@@ -301,7 +308,7 @@ def _fill_throughput(
         return
     if name is None or wcs is None or not reference_solution:
         return
-    there = wcs_from_text(str(reference_solution["wcs"]))
+    there = _known_wcs(str(reference_solution["wcs"]))
     if wcs.has_celestial != there.has_celestial or not len(stars.xy):
         return
     rows = reference[np.asarray(reference["frame_id"]).astype(str) == name]

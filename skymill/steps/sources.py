@@ -46,6 +46,8 @@ _RING_GAP_FWHM, _RING_WIDTH_FWHM = 1.0, 3.0
 _SHARP, _EXTENDED, _SHAPE_SNR = 0.6, 1.5, 15.0
 #: Areas that differ by less than this part of a circle are equal to rounding.
 _ROUNDING = 1e-6
+#: About so many pixels tell how the variance follows the signal.
+_SLOPE_PIXELS = 250_000
 
 
 class SourceFlag(IntFlag):
@@ -258,21 +260,46 @@ def _scene(frame: Frame, background: Background) -> Scene:
 
     The error of a frame follows its own pixel values: a pixel that is low by chance has a
     small error. Taking the pixel's own excess out of the variance leaves that of the sky.
+    In a mean of N frames the variance follows the pixel N times less.
     """
     level, rms = background.level_map(), background.rms_map()
     finite = np.isfinite(frame.sci) & np.isfinite(frame.err) & (frame.err > 0)
     hidden = has_bits(frame.mask, MaskBit.bad() & ~BRIGHT) | ~finite
     sci = np.where(finite, frame.sci - level, np.float32(0))
     err = np.where(finite, frame.err, np.float32(1))
-    variance = err * err - sci
+    good = frame.good
+    variance = err * err - np.float32(_photons(sci, err, rms, good)) * sci
     floor = np.float32(0.25) * rms * rms
     noise = np.sqrt(np.maximum(variance, np.maximum(floor, np.float32(1e-12))))
-    good = frame.good
     # Where the sky is noisier than the model says, believe the sky.
     ratio = float(np.median(rms[good] / noise[good]))
     if np.isfinite(ratio) and ratio > 1:
         noise = noise * np.float32(ratio)
     return Scene(sci, err, frame.mask, hidden, noise.astype(np.float32))
+
+
+def _photons(
+    sci: NDArray[np.float32],
+    err: NDArray[np.float32],
+    rms: NDArray[np.float32],
+    good: NDArray[np.bool_],
+) -> float:
+    """Return how the variance follows the pixels of the sky: electron^2 per electron.
+
+    The slope of the variance against the signal within 3 sigma of the sky: 1 on a calibrated
+    frame, 1/N on a mean of N frames, 0 where the error is that of a smooth model.
+    """
+    step = max(1, int(np.sqrt(sci.size / _SLOPE_PIXELS)))
+    signal, error, noise = (plane[::step, ::step] for plane in (sci, err, rms))
+    here = good[::step, ::step] & (np.abs(signal) < 3 * noise)
+    if not here.any():
+        return 1.0
+    x, y = signal[here].astype(np.float64), error[here].astype(np.float64) ** 2
+    # A few pixels with errors of their own do not rule.
+    usual = y < 4 * np.median(y)
+    x, y = x[usual] - x[usual].mean(), y[usual] - y[usual].mean()
+    spread = float((x * x).sum())
+    return round(float(np.clip((x * y).sum() / spread, 0.0, 1.0)), 3) if spread > 0 else 1.0
 
 
 def _detect(

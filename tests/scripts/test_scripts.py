@@ -41,8 +41,10 @@ def test_the_rule_has_what_the_script_asks_for(path):
     rule = re.split(r"\n(?:rule|checkpoint) |\n\n\n", rule)[0]
     text = path.read_text(encoding="utf-8")
     for kind, name in re.findall(r"snakemake\.(input|output|params)\.(\w+)", text):
-        if name != "items":
+        if name not in ("items", "get"):
             assert re.search(rf"^\s+{name}=", rule, re.MULTILINE), f"{kind}.{name}"
+    for name in re.findall(r'snakemake\.input\.get\("(\w+)"\)', text):
+        assert f'"{name}"' in RULES  # an input that there may or may not be, by a function
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -292,3 +292,16 @@ def test_links_lead_somewhere(page, repository):
     text = (repository / page).read_text()
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert (repository / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_switched_off_is_not_missed(tmp_path, enabled):
+    from types import SimpleNamespace
+
+    from skymill.commands.status import _missing
+    from skymill.settings import Settings
+
+    settings = Settings(raw="raw", movers={"enabled": enabled})
+    project = SimpleNamespace(settings=settings, results=tmp_path)
+    plan = SimpleNamespace(masters={}, blocks={}, stacks={}, fields={"one": None})
+    assert ("movers" in _missing(project, plan)) is enabled

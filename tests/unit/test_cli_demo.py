@@ -82,7 +82,7 @@ def test_expected_rejections_are_no_failure(demo, capsys):
     told = capsys.readouterr().out
     assert "table" in told
     assert "planted" in told
-    assert runs[0].settings.reference == "truth/reference.csv"
+    assert runs[0].settings.reference.file == "truth/reference.csv"
     assert runs[0].settings.raw == "raw"
 
 

@@ -1,10 +1,13 @@
 """Resampling engines: values, exact variance, masks, flux and noise correlation."""
 
+from math import erf
+
 import numpy as np
 import pytest
 
 from skymill.engines import ENGINES, ArrayRows, empty_planes, open_warp
 from skymill.engines.profiles import Profile, local_scale, mean_correlation
+from skymill.engines.scaled import scaled_table
 from skymill.frame import MaskBit
 from skymill.kernels.taps import coefficients, tap_weights
 from skymill.resample import aperture_factor, pixel_map, pixel_to_pixel
@@ -79,23 +82,103 @@ def test_reproject_gets_the_variance_that_it_does_not_give(kernel, shift):
 )
 @pytest.mark.parametrize(("engine", "kernel"), EVERY)
 def test_flux_of_a_star_is_kept_by_shift_and_rotation(engine, kernel, geometry):
-    check_flux(engine, kernel, tan((80, 80), **geometry), (80, 80))
+    limit = 5e-4 if engine == "skymill" and kernel.startswith("lanczos") else None
+    check_flux(engine, kernel, tan((80, 80), **geometry), (80, 80), limit_mag=limit)
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
-@pytest.mark.parametrize("kernel", ["lanczos2", "lanczos3", "lanczos4", "bilinear", "area"])
-def test_flux_of_a_star_is_kept_by_larger_and_smaller_pixels(kernel, scale):
-    n = int(70 / min(scale, 1)) + 20
-    target = tan((n, n), scale=scale, angle=3.0, dx=0.2)
-    # Between one scale and twice it the triangle is far from ideal.
-    limit = {"bilinear": 1e-2, "lanczos2": 4e-3}.get(kernel)
-    planes = check_flux("skymill", kernel, target, (n, n), limit_mag=limit)
-    value = run(
-        "skymill", kernel, cases.star((64, 64), at=(0.31, -0.17)), target, (n, n),
-        convention="surface_brightness",
-    ).value  # fmt: skip
-    lit = first_class(planes) & (np.abs(planes.value) > 1)
-    np.testing.assert_allclose(planes.value[lit] / value[lit], scale**2, rtol=2e-4)
+SCALES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.005, 1.02, 1.05, 1.1, 1.3, 2.0)
+
+
+@pytest.fixture(scope="module")
+def star_field():
+    """Stars of FWHM 2.5 and 4 px, in turn, at 25 places within a pixel, integrated exactly."""
+    rng, pitch = np.random.default_rng(15), 34
+    image, places = np.zeros((5 * pitch, 5 * pitch)), []
+    for n, (i, j) in enumerate(np.ndindex(5, 5)):
+        sigma = (2.5, 4.0)[n % 2] / 2.3548
+        y, x = pitch * np.array([i, j]) + pitch // 2 + rng.uniform(-0.5, 0.5, 2)
+        edges = np.arange(pitch + 1) - 0.5
+        along = [
+            np.diff([0.5 * erf((e + pitch * k - at) / sigma / np.sqrt(2)) for e in edges])
+            for k, at in ((i, y), (j, x))
+        ]
+        image[pitch * i : pitch * (i + 1), pitch * j : pitch * (j + 1)] = 1e5 * np.outer(*along)
+        places.append((x, y))
+    # Beside the edge of the frame values are bilinear.
+    return np.pad(image, 12).astype(np.float32), np.array(places) + 12
+
+
+def flux_errors(star_field, kernel, scale, angle, distortion):
+    """Flux of each star after the warp over its true flux, in mmag."""
+    image, places = star_field
+    source = tan(image.shape, distortion=distortion)
+    n = int(np.ceil(image.shape[0] * (1.3 if angle else 1.05) / scale))
+    target = tan((n, n), scale=scale, angle=angle, dx=0.2, dy=-0.1)
+    planes = run("skymill", kernel, image, target, (n, n), source=source)
+    value = np.where(planes.k2 > 0, planes.value, 0).astype(float)
+    x, y = pixel_to_pixel(source, *places.T, target)
+    rows, columns = np.indices(value.shape)
+    sums = [value[np.hypot(columns - a, rows - b) < 15.5 / scale].sum() for a, b in zip(x, y)]
+    return 2500 * np.log10(np.array(sums) / 1e5)
+
+
+@pytest.mark.parametrize(("angle", "distortion"), [(0.0, 0.0), (12.0, 3e-5)])
+@pytest.mark.parametrize(
+    ("kernel", "limit_mmag"),
+    [("lanczos2", 0.5), ("lanczos3", 0.5), ("lanczos4", 0.5), ("bilinear", 6.0), ("area", 6.0)],
+)
+def test_flux_of_stars_is_kept_at_any_scale(star_field, kernel, limit_mmag, angle, distortion):
+    """Row E71: without care for the lattice of the output stars change by up to 30 mmag."""
+    # The slow kernels keep flux along the axes as well as the others do.
+    scales = SCALES if kernel.startswith("lanczos") else (0.8, 0.98, 1.05, 1.3)
+    limit = 0.5 if not angle else limit_mmag
+    for scale in scales:
+        errors = flux_errors(star_field, kernel, scale, angle, distortion)
+        assert np.abs(errors).max() < limit, f"scale {scale}: {np.abs(errors).max():.3f} mmag"
+
+
+def test_the_conventions_differ_by_the_pixel_area(star_field):
+    image, _ = star_field
+    target = tan((120, 120), scale=1.3, angle=3.0)
+    flux, level = (
+        run("skymill", "lanczos3", image, target, (120, 120), convention=convention).value
+        for convention in ("flux", "surface_brightness")
+    )
+    lit = np.abs(level) > 1
+    assert lit.sum() > 500
+    np.testing.assert_allclose(flux[lit] / level[lit], 1.3**2, rtol=2e-4)
+
+
+@pytest.mark.parametrize("scale", [0.7, 0.99, 1.05, 1.6])
+def test_kernel_of_another_scale_is_the_mean_over_the_pixel_without_its_broadening(scale):
+    """The definition of docs/engines.md, by quadrature, against the tables."""
+    box, stretch = min(scale, 1.0) if scale > 1.1 else scale, max(scale, 1.0)
+    stretch = stretch if scale > 1.1 else 1.0
+
+    def lanczos(u):
+        return np.where(np.abs(u) < 3, np.sinc(u) * np.sinc(u / 3), 0)
+
+    def kernel(u):
+        u = np.asarray(u) / stretch
+        low = np.floor(u)
+        return lanczos(u) / sum(lanczos(u - low - j) for j in range(-3, 4))
+
+    table = scaled_table(3, scale, scale > 1.1, 8)
+    fraction = np.arange(0, 513, 64) / 512
+    u = fraction[:, None] - (np.arange(16) - 7)[None, :]
+    inner = (np.arange(400) + 0.5) / 400 - 0.5
+    mean = np.mean([kernel(u + box * v) for v in inner], axis=0)
+    h = 1e-4
+    bend = sum(
+        side * (kernel(u + side * box / 2 + h) - kernel(u + side * box / 2 - h)) / (2 * h * box)
+        for side in (1, -1)
+    )
+    expected = mean - box**2 / 24 * bend
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(table[::64], expected, atol=2e-4)
+    # Second moment: stars do not become wider by the mean over the pixel.
+    moments = [(w * u**2).sum(axis=1).mean() for w in (table[::64], kernel(u) / stretch)]
+    assert moments[0] == pytest.approx(moments[1], abs=0.02)
 
 
 def test_flux_of_a_star_is_kept_by_distortion():
@@ -121,7 +204,7 @@ def test_scale_is_flux_scale_times_area():
 def test_larger_pixels_do_not_alias():
     """White noise on pixels twice as large: the variance falls, whatever the kernel."""
     white = np.random.default_rng(8).normal(0, 1, (160, 160))
-    for kernel, expected in (("area", 0.1875), ("lanczos3", 0.2), ("bilinear", 0.11)):
+    for kernel, expected in (("area", 0.1875), ("lanczos3", 0.2), ("bilinear", 0.1875)):
         target = tan((70, 70), scale=2.0, dx=0.25)
         planes = run("skymill", kernel, white, target, (70, 70), convention="surface_brightness")
         good = first_class(planes)
@@ -212,7 +295,7 @@ def test_rows_that_reach_nothing_are_empty():
 def test_values_agree_with_the_kernel_summed_directly():
     """Lanczos3 at exact positions against the compiled code through the grid of nodes."""
     image = np.random.default_rng(9).normal(0, 10, SHAPE).astype(np.float32)
-    source, target = tan(SHAPE, distortion=1e-4), tan(SHAPE, angle=5.0, dx=0.3)
+    source, target = tan(SHAPE, distortion=2e-6), tan(SHAPE, angle=1.0, dx=0.3)
     planes = run("skymill", "lanczos3", image, target, SHAPE, source=source)
     rows, columns = np.nonzero(first_class(planes))
     x, y = pixel_to_pixel(target, columns.astype(float), rows.astype(float), source)
@@ -281,7 +364,8 @@ def test_correlation_of_shifts_is_that_of_the_table(kernel, shift, square, rho):
     [
         ("lanczos3", {"angle": 12.0, "dx": 0.3}),
         ("lanczos3", {"scale": 1.3}),
-        ("lanczos3", {"scale": 0.6}),
+        ("lanczos2", {"scale": 0.6}),
+        ("lanczos3", {"scale": 1.02}),
         ("bilinear", {"angle": 12.0, "dx": 0.3}),
         ("area", {"scale": 1.3}),
     ],

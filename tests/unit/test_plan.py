@@ -198,6 +198,18 @@ def test_blocks_are_cut_to_size_and_hold_every_frame_once():
     assert sorted(seen) == sorted(r["frame_id"] for r in lights)
 
 
+def test_blocks_of_small_frames_hold_more_of_them():
+    def sizes(n, side):
+        frame = {"nx": side, "ny": side, "datasec": f"[1:{side},1:{side}]"}
+        lights = [row("light", **frame) for _ in range(n)]
+        return [len(block.frames) for block in plan([*night(), *lights]).blocks.values()]
+
+    assert sizes(90, 4096) == [40, 40, 10]
+    assert sizes(90, 2048) == [40, 40, 10]
+    assert sizes(170, 1024) == [160, 10]
+    assert sizes(300, 500) == [250, 50]
+
+
 def test_pointings_apart_are_fields_apart_across_zero_hours():
     lights = [row("light", ra_deg=ra, dec_deg=0.0) for ra in (359.95, 0.05, 1.0)]
     todo = plan([*night(), *lights])

@@ -362,7 +362,7 @@ def test_page_lists_every_flag_as_the_code_has_it(repository):
 
 @pytest.mark.parametrize("frames", [4, 16])
 def test_noise_of_an_averaged_image_makes_no_sources(frames):
-    """The error of a mean of frames follows the pixel less than that of one frame does."""
+    """A28: the error of a mean of frames follows the pixel less than that of one frame does."""
     rng = np.random.default_rng(frames)
     mean = np.full((SIDE, SIDE), SKY)
     raw = rng.poisson(mean * frames) / frames
