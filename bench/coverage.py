@@ -79,6 +79,10 @@ ROWS = {
     "E32": "reference image by filter, date, overlap, seeing and depth, relaxed in steps; groups",
     "E57": "number of combined frames in every master",
     "E68": "blind solver as one rung; residuals in the product; no working directory changed",
+    "E64": "frames brought to one flux scale, the effective gain with them",
+    "E65": "frames of unequal seeing: weights by seeing, cores survive clipping, none is smoothed",
+    "E66": "stacks: outliers of few frames, holes, error of the valid values, median, header",
+    "S8": "effective gain and correlated noise of stacks, and errors that masters share",
     "E67": "frames selected by limits and by a score that others do not change, with reasons",
     "E76": "one source in the catalogues of several filters",
     "O1": "instrument description as a file, with a check that lists what does not fit",
@@ -143,6 +147,7 @@ ROWS = {
     "S11": "flags of every touched pixel, over all and over any of the frames",
     "S12": "footprint: the known share of the kernel",
     "E63": "reprojection by SWarp that keeps the sky and leaves the input alone",
+    "S14": "error maps without the absolute value, terms of masters included",
     "S15": "refinement by patterns, SIP and TPV and the way between them, hold-out residuals",
 }
 LATER = {

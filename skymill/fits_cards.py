@@ -62,7 +62,7 @@ class CardText:
     def _add(self, keyword: str, text: str) -> None:
         twice = keyword in self._texts or keyword in _COMMENTARY
         moved = keyword in _STRUCTURAL or keyword.startswith(_STRUCTURAL_STEMS)
-        if twice or len(keyword) > 8 or len(text) != 80:
+        if twice or text[:8].rstrip() != keyword or len(text) != 80:
             self._odd.add(_MARK)
         elif moved:
             self._odd.add(keyword)

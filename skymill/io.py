@@ -824,7 +824,7 @@ class RowReader:
         raw = np.empty((y1 - y0, nx), np.uint32)
         with self.path.open("rb") as stream:
             stream.seek(place + 4 * y0 * nx)
-            if stream.readinto(memoryview(raw).cast("B")) != raw.nbytes:
+            if stream.readinto(memoryview(raw.data).cast("B")) != raw.nbytes:
                 raise OSError("the file ends before the last pixel")
             if sys.byteorder == "little":
                 raw.byteswap(inplace=True)
@@ -845,7 +845,7 @@ class RowReader:
             stream.seek(place)
             while left:
                 part = buffer[: min(left // 4, buffer.size)]
-                if stream.readinto(memoryview(part).cast("B")) != part.nbytes:
+                if stream.readinto(memoryview(part.data).cast("B")) != part.nbytes:
                     raise OSError("the file ends before the last pixel")
                 if sys.byteorder == "little":
                     part.byteswap(inplace=True)

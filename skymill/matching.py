@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skymill.affine import Affine, fit_best, identity, mirror, turn
-from skymill.patterns import Candidate, Search, mutual_pairs, rounds
+from skymill.patterns import Candidate, Search, confirm, mutual_pairs, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,12 +164,17 @@ def match_lists(
                     f"the best is {first.count} of {first.inside} stars ({search.name}), and "
                     f"{first.tail * trials:.2g} such matches are expected by chance"
                 )
+            sure = _beyond_doubt(found, trials)
+            if sure:
+                more, n_more = confirm(source, reference, shape, search, tolerance_px, found[0])
+                trials += n_more
+                found.extend(more)
             accepted += [
                 (item.tail * trials, item, search)
                 for item in found
                 if item.count >= minimum and item.tail * trials <= max_false
             ]
-            if _beyond_doubt(found, trials):
+            if sure:
                 return _decide(accepted, source, reference, tolerance_px, why)
         if accepted and min(accepted, key=_expected)[0] < _CERTAIN:
             break

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Points = NDArray[np.float64]
 
-__all__ = ["Candidate", "Search", "mutual_pairs", "rounds"]
+__all__ = ["Candidate", "Search", "confirm", "mutual_pairs", "rounds"]
 
 #: Brightest stars used for voting, and for pairs in the rounds of one search.
 _VOTE_STARS = (30, 250)
@@ -99,6 +99,28 @@ def rounds(
             judge = _Judge(source[: sizes[0]], reference[: sizes[1]], shape, search, tol)
             maps, n_trials = propose(judge)
             yield judge.examine(maps, seeds), n_trials
+
+
+def confirm(
+    source: Points, reference: Points, shape: tuple[int, int], search: Search, tol: float,
+    found: Candidate,
+) -> tuple[list[Candidate], float]:  # fmt: skip
+    """Examine one hypothesis on as many stars as the largest vote has.
+
+    Returns
+    -------
+    candidates : list of Candidate
+        One or none; none if there are no more stars than before.
+    n_trials : float
+        Number of hypotheses that the vote would have had.
+    """
+    widest = 1 + 2 * min(search.max_shift_px / max(shape), 0.5)
+    least, most = ((min(n, len(source)), min(int(n * widest), len(reference))) for n in _VOTE_STARS)
+    if not search.vote or least == most:
+        return [], 0.0
+    judge = _Judge(source[: most[0]], reference[: most[1]], shape, search, tol)
+    start = found.transform.after(search.base.inverse())
+    return judge.examine([start], 1), float(len(_differences(judge)))
 
 
 class _Judge:
@@ -250,18 +272,23 @@ def mutual_pairs(
     return good[hit], fine[there[hit]]
 
 
+def _differences(judge: _Judge) -> Points:
+    """Differences of position between all stars of both lists that a shift may have."""
+    difference = (judge.reference[None, :, :] - judge.first[:, None, :]).reshape(-1, 2)
+    limit = judge.search.max_shift_px
+    return np.asarray(difference[(difference**2).sum(axis=1) <= limit**2])
+
+
 def _vote(judge: _Judge) -> tuple[list[Affine], float]:
     """Shifts with many position differences in common, the most common first."""
     from scipy.spatial import cKDTree
 
-    difference = (judge.reference[None, :, :] - judge.first[:, None, :]).reshape(-1, 2)
-    limit = judge.search.max_shift_px
-    difference = difference[(difference**2).sum(axis=1) <= limit**2]
+    difference = _differences(judge)
     if not len(difference):
         return [], 0.0
     radius = 1.5 * judge.tol
     tree = cKDTree(difference)
-    votes = tree.query_ball_point(difference, radius, return_length=True)
+    votes = np.asarray(tree.query_ball_point(difference, radius, return_length=True))
     shifts: list[Points] = []
     for i in np.lexsort((np.arange(len(votes)), -votes)):
         if votes[i] < 2 and shifts:

@@ -713,8 +713,11 @@ class Stack(_Model):
     """Clipped weighted mean, weighted mean, median, plain mean, or sum."""
     clip_sigma: Positive = 4.5
     """Rejection threshold in sigma of the noise model."""
-    structure_tolerance: NonNegative = 0.3
-    """Tolerance for seeing changes, as a fraction of the local structure."""
+    structure_tolerance: NonNegative = 0.05
+    """Tolerance beside the noise, as a fraction of the local structure."""
+    seeing_tolerance: NonNegative = 0.3
+    """More of it for a frame whose stars are sharper or wider than usual, times the relative
+    change of their peak; unknown seeing counts as a change of one."""
     grow_sigma: Positive = 2.5
     """Rejection threshold beside a rejected pixel (sigma)."""
     weights: Literal["depth", "depth_seeing"] = "depth_seeing"
@@ -739,7 +742,7 @@ class Stack(_Model):
     """Frames with less throughput are left out."""
     max_clipped_fraction: Fraction = 0.01
     """Frames of which more pixels are clipped are flagged CLIPPED_MUCH."""
-    memory_mb: Positive = 1500
+    memory_mb: Positive = 500
     """Memory for resampled frames (MB)."""
 
     @model_validator(mode="after")
@@ -1049,7 +1052,7 @@ def check_paths(settings: Settings, folder: Path) -> None:
     listed = settings.photometry.positions
     if listed is not None and not (folder / listed).is_file():
         raise ConfigError(
-            f"config: photometry.positions = {listed!r} is not a file; correct it, or set it to null"
+            f"config: photometry.positions = {listed!r} is no file; correct it, or set it to null"
         )
     for file in settings.stack.grid.files:
         if not (folder / file).is_file():

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from skymill.kernels.order_statistics import sort_values
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -443,7 +445,7 @@ def _level_rings(
 @njit(cache=True)
 def _clipped_mean(values: Any, clip: Any, shrink: Any) -> Any:
     """Mean, median, scatter and number of what lies within ``clip`` sigma of the median."""
-    values.sort()
+    sort_values(values)
     count = len(values)
     low, high = 0, count
     centre = 0.5 * (values[(count - 1) // 2] + values[count // 2])

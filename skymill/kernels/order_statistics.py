@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-__all__ = ["box_median", "median_of_9", "select", "select_between"]
+__all__ = ["box_median", "median_of_9", "select", "select_between", "sort_values"]
+
+#: Fewer values than this are sorted by comparing.
+_FEW = 200
 
 
 @njit(cache=True)
@@ -77,3 +81,44 @@ def median_of_9(plane: Any, y: Any, x: Any) -> Any:
     _, middle, _ = _low_middle_high(a1, b1, c1)
     _, out, _ = _low_middle_high(low, middle, high)
     return out
+
+
+@njit(cache=True)
+def sort_values(values: Any) -> None:
+    """Sort float32 values in place, by their bits: several times as fast as by comparing.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (n,)
+        Values without NaN, contiguous.
+    """
+    n = values.size
+    if n < _FEW:
+        values.sort()
+        return
+    bits = values.view(np.uint32)
+    one, two = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    counts = np.zeros((3, 2048), np.int64)
+    for i in range(n):
+        key = bits[i]
+        # negative numbers run backwards; all of them lie below the positive ones
+        key = ~key if key & np.uint32(0x80000000) else key | np.uint32(0x80000000)
+        one[i] = key
+        counts[0, key & np.uint32(2047)] += 1
+        counts[1, (key >> np.uint32(11)) & np.uint32(2047)] += 1
+        counts[2, key >> np.uint32(22)] += 1
+    for step in range(3):
+        total = 0
+        for digit in range(2048):
+            number = counts[step, digit]
+            counts[step, digit] = total
+            total += number
+        for i in range(n):
+            key = one[i]
+            digit = (key >> np.uint32(11 * step)) & np.uint32(2047)
+            two[counts[step, digit]] = key
+            counts[step, digit] += 1
+        one, two = two, one
+    for i in range(n):
+        key = one[i]
+        bits[i] = key ^ np.uint32(0x80000000) if key & np.uint32(0x80000000) else ~key

@@ -164,7 +164,7 @@ def _decode(data, values):  # type: ignore[no-untyped-def]
                     return False
                 bits = (bits << 8) | np.int64(data[at])
                 at, filled = at + 1, filled + 8
-            filled -= width
+            filled -= width  # type: ignore[assignment]
             step = (np.int64(top) << width) | (bits >> filled)  # top is 0 where nothing is split
             bits &= (np.int64(1) << filled) - 1
             step = -((step + 1) >> 1) if step & 1 else step >> 1

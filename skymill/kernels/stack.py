@@ -110,8 +110,8 @@ def _add_values(x, v, k2, bits, second, lines, sums):  # type: ignore[no-untyped
         ok = (k2[j] != 0) & ((bits[j] & second) == 0)
         value = np.float64(x[j])
         variance = np.float64(v[j])
-        value = value if ok else 0.0
-        variance = variance if ok else 0.0
+        value = value if ok else np.float64(0.0)
+        variance = variance if ok else np.float64(0.0)
         w = lines[j] if ok else 0.0
         u = lines[BLOCK + j] if ok else 0.0
         sums[j] += w

@@ -192,8 +192,10 @@ def reject_rows(cube, start, stop, clip, q, second, centre, todo, near):  # type
         contradict each other are both rejected.
     start, stop : int
         Rows of the band; `HALF` more on each side have their centre.
-    clip, q : float
-        Threshold, tolerance of the structure.
+    clip : float
+        Threshold.
+    q : ndarray of float64, shape (n,)
+        Tolerance of the structure of each frame.
     second : int
         Bit of second-class values.
     centre, todo : ndarray, shape (rows, nx)
@@ -213,17 +215,18 @@ def reject_rows(cube, start, stop, clip, q, second, centre, todo, near):  # type
                 continue
             noise = _centre_noise(own, m)
             middle = centre[r, c]
-            allowed = (q * _structure(centre, noise, r, c)) ** 2
+            structure = _structure(centre, noise, r, c)
             hit = False
-            pair = allowed
+            pair = 0.0
             for j in range(m):
                 i = frames[j]
                 p = i * cube.stride + r * nx + c
                 model = _model_variance(
                     a[j], own[j], cube.k2[p], middle, cube.tolerance[i], noise, m
                 )
+                allowed = (q[i] * structure) ** 2
                 if m == 2:
-                    pair += model
+                    pair += model + 0.5 * allowed
                     continue
                 gap = x[j] - middle
                 if gap * gap > clip * clip * (allowed + model):
@@ -253,9 +256,10 @@ def _near_rejected(cube, i, r, c, rows):  # type: ignore[no-untyped-def]
 def _grow(cube, r, c, m, frames, x, a, own, middle, grow_sigma, q, centre):  # type: ignore[no-untyped-def]
     """Reject values beyond the lower threshold beside a rejected pixel of their frame."""
     noise = _centre_noise(own, m)
-    allowed = (q * _structure(centre, noise, r, c)) ** 2
+    structure = _structure(centre, noise, r, c)
     for j in range(m):
         i = frames[j]
+        allowed = (q[i] * structure) ** 2
         p = i * cube.stride + r * cube.nx + c
         if cube.state[p] != 0 or not _near_rejected(cube, i, r, c, centre.shape[0]):
             continue
@@ -278,8 +282,10 @@ def finish_rows(  # type: ignore[no-untyped-def]
     row0, start, stop : int
         Row of the grid that is row 0 of the band; rows of the band to do. The states of
         one more row on each side are set.
-    grow_sigma, q : float
-        Threshold beside a rejected pixel, tolerance of the structure.
+    grow_sigma : float
+        Threshold beside a rejected pixel.
+    q : ndarray of float64, shape (n,)
+        Tolerance of the structure of each frame.
     equal : bool
         All frames have the same weight.
     bits : tuple of int

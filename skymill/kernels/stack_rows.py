@@ -157,7 +157,7 @@ def runs_of(mask, starts, values):  # type: ignore[no-untyped-def]
     found = 0
     last = -1
     for i in range(mask.size):
-        value = np.int64(mask[i])
+        value = int(mask[i])
         if value != last:
             if found < starts.size:
                 starts[found] = i

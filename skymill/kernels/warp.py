@@ -216,22 +216,28 @@ def _least(weights, n, least):  # type: ignore[no-untyped-def]
 def bilinear_pixel(planes, y, x, fx, fy, bad):  # type: ignore[no-untyped-def]
     """Bilinear value, variance and squared sum; the last is 0 where a tap is bad."""
     value, variance, bits = planes
-    gx = 1.0 - fx
-    gy = 1.0 - fy
+    zero = np.float32(0)
+    one = np.float32(1)
+    touch = np.float32(_TOUCH)
+    gx = one - fx
+    gy = one - fy
     a, b, c, d = gy * gx, gy * fx, fy * gx, fy * fx
     # A tap that does not count is not looked at.
-    a = a if a > _TOUCH else 0.0
-    b = b if b > _TOUCH else 0.0
-    c = c if c > _TOUCH else 0.0
-    d = d if d > _TOUCH else 0.0
-    found = (bits[y, x] if a > 0 else 0) | (bits[y, x + 1] if b > 0 else 0)
-    found |= (bits[y + 1, x] if c > 0 else 0) | (bits[y + 1, x + 1] if d > 0 else 0)
+    a = a if a > touch else zero
+    b = b if b > touch else zero
+    c = c if c > touch else zero
+    d = d if d > touch else zero
+    # Places in a slice are known not to be negative.
+    low, high = bits[y, x : x + 2], bits[y + 1, x : x + 2]
+    found = (low[0] if a > 0 else np.uint16(0)) | (low[1] if b > 0 else np.uint16(0))
+    found |= (high[0] if c > 0 else np.uint16(0)) | (high[1] if d > 0 else np.uint16(0))
     if found & bad:
-        return 0.0, 0.0, 0.0
-    v = a * value[y, x] + b * value[y, x + 1] + c * value[y + 1, x] + d * value[y + 1, x + 1]
-    s = a * a * variance[y, x] + b * b * variance[y, x + 1]
-    s += c * c * variance[y + 1, x] + d * d * variance[y + 1, x + 1]
-    return v, s, a * a + b * b + c * c + d * d
+        return zero, zero, zero
+    v0, v1 = value[y, x : x + 2], value[y + 1, x : x + 2]
+    s0, s1 = variance[y, x : x + 2], variance[y + 1, x : x + 2]
+    v = (a * v0[0] + b * v0[1]) + (c * v1[0] + d * v1[1])
+    a, b, c, d = a * a, b * b, c * c, d * d
+    return v, (a * s0[0] + b * s0[1]) + (c * s1[0] + d * s1[1]), (a + b) + (c + d)
 
 
 @njit(cache=True)
@@ -322,7 +328,7 @@ def _inside(x, y, a, mx, my, inside):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mend(planes, place, pads, bits_used, weights, least, a, inside, out):  # type: ignore[no-untyped-def]
+def _mend(planes, place, pads, bits_used, weights, least, a, inside, chosen, out):  # type: ignore[no-untyped-def]
     """Pixels outside the frame, and those whose footprint holds a bit."""
     iy, ix, fy, fx = place
     top, pad = pads
@@ -333,32 +339,34 @@ def _mend(planes, place, pads, bits_used, weights, least, a, inside, out):  # ty
     pairs = wx.shape[0] // 2
     lost = np.float32(np.nan)
     touch = np.float32(1.01 * _TOUCH)
+    # First which pixels: bad ones are scattered, and a guess of the processor would fail often.
+    n = 0
     for c in range(v.size):
         if not inside[c]:
             v[c] = lost
             s[c] = lost
             k2[c] = 0
             mask[c] = 0
-        elif mask[c]:
-            y = iy[c] - top + pad
-            x = ix[c] + pad
-            found = np.int64(mask[c])
-            if not lx[c] * ly[c] > touch:  # not every tap counts
-                found = _touched(planes[2], y - pairs + 1, x - pairs + 1, wx, wy, c)
-                mask[c] = found
-            if not found & bad:
-                continue
-            v1, s1, q1 = bilinear_pixel(planes, y, x, fx[c], fy[c], bad)
-            if pairs > 1 and q1 > 0:
-                scale = a[c]
-                v[c] = v1 * scale
-                s[c] = s1 * scale * scale
-                k2[c] = max(1, min(65535, int(q1 * 65535 + 0.5)))
-                mask[c] = found | second
-            else:
-                v[c] = lost
-                s[c] = lost
-                k2[c] = 0
+        chosen[n] = c
+        n += 1 if mask[c] != 0 else 0
+    for m in range(n):
+        c = chosen[m]
+        y = iy[c] - top + pad
+        x = ix[c] + pad
+        found = np.int64(mask[c])
+        if not lx[c] * ly[c] > touch:  # not every tap counts
+            found = _touched(planes[2], y - pairs + 1, x - pairs + 1, wx, wy, c)
+            mask[c] = found
+        if not found & bad:
+            continue
+        v1, s1, q1 = bilinear_pixel(planes, y, x, fx[c], fy[c], bad)
+        good = pairs > 1 and q1 > 0
+        scale = np.float32(a[c])
+        v[c] = v1 * scale if good else lost
+        s[c] = s1 * scale * scale if good else lost
+        q = np.int32(q1 * np.float32(65535) + np.float32(0.5))
+        k2[c] = max(1, min(65535, q)) if good else 0
+        mask[c] = found | second if good else found
 
 
 @njit(cache=True, nogil=True)
@@ -428,6 +436,7 @@ def warp_band(  # type: ignore[no-untyped-def]
     fy = np.empty(_CHUNK, np.float32)
     sx = np.empty(_CHUNK, np.float32)
     sy = np.empty(_CHUNK, np.float32)
+    chosen = np.empty(_CHUNK + 1, np.int64)
     lx = np.empty(_CHUNK, np.float32)
     ly = np.empty(_CHUNK, np.float32)
     work = np.zeros(_WORK * _CHUNK, np.float32)
@@ -489,7 +498,19 @@ def warp_band(  # type: ignore[no-untyped-def]
                 _least(wx, n, lx)
                 _least(wy, n, ly)
                 place, result = (iy, ix, fy, fx), (vs, ss, ks, ms)
-                _mend(planes, place, (top, pad), bits_used, (wx, wy), (lx, ly), scale, here, result)
+                weights, least = (wx, wy), (lx, ly)
+                _mend(
+                    planes,
+                    place,
+                    (top, pad),
+                    bits_used,
+                    weights,
+                    least,
+                    scale,
+                    here,
+                    chosen,
+                    result,
+                )
         if flip:
             _reversed(v)
             _reversed(s)

@@ -184,7 +184,7 @@ def dense_band(  # type: ignore[no-untyped-def]
                     continue
                 by = min(max(int(np.floor(y[c])), top - 1), bottom)
                 bx = int(np.floor(x[c]))
-                fy, fx = y[c] - by, x[c] - bx
+                fy, fx = np.float32(y[c] - by), np.float32(x[c] - bx)
                 v, s, k2 = bilinear_pixel(planes, by - top + pad, bx + pad, fx, fy, bad)
                 if k2 == 0:
                     continue

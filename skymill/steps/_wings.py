@@ -53,5 +53,6 @@ def on_wings(x: Floats, y: Floats, peak: Floats, fwhm_px: float) -> NDArray[np.b
         faint = np.where(swap, pairs[:, 0], pairs[:, 1])
         r = np.hypot(x[bright] - x[faint], y[bright] - y[faint])
         light = (1 + (2 * r / fwhm_px) ** 2 * (2 ** (1 / _BETA) - 1)) ** -_BETA
-        wing = np.bincount(faint, light * np.maximum(peak[bright], 0), minlength=len(places))
+        share = light * np.maximum(peak[bright], 0)
+        wing = np.bincount(faint, share, minlength=len(places)).astype(np.float64)
     return np.asarray(wing > _PART * np.maximum(peak, 0))

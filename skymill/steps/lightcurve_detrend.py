@@ -158,8 +158,8 @@ def _fitted(
     out.columns["mag_fit"], out.columns["mag_fit_err"] = mag, fit.err
     out.statistics["rms_fit_mmag"] = 1e3 * _rms(mag, good)
     quality = fit.quality
-    out.frames["magfit_stars"] = quality.n_stars
-    out.frames["magfit_terms"] = quality.n_terms
+    out.frames["magfit_stars"] = quality.n_stars.astype(np.float64)
+    out.frames["magfit_terms"] = quality.n_terms.astype(np.float64)
     out.frames["magfit_rms_mmag"] = 1e3 * quality.rms
     out.frames["magfit_chi2"] = quality.chi2
     return mag, fit.err
@@ -178,7 +178,7 @@ def _noted(stage: str, found: Detrended, out: Detrending) -> NDArray[np.float64]
     out.columns[f"mag_{stage}"] = found.mag
     out.statistics[f"rms_before_{stage}_mmag"] = 1e3 * found.rms_before
     out.statistics[f"rms_{stage}_mmag"] = 1e3 * found.rms_after
-    out.statistics[f"n_terms_{stage}"] = found.n_terms
+    out.statistics[f"n_terms_{stage}"] = found.n_terms.astype(np.float64)
     if np.isfinite(found.depth).any():
         out.statistics["depth_mmag"] = 1e3 * found.depth
         out.statistics["depth_err_mmag"] = 1e3 * found.depth_err

@@ -359,9 +359,9 @@ def _long(name: str, matrix: Matrix, curve: dict[str, NDArray[Any]], extra: Detr
             table[key] = curve[key].ravel()
     for key, values in extra.columns.items():
         table[key] = values.astype(np.float32).ravel()
-    for key, values in (matrix.apertures | matrix.aperture_flags).items():
+    for key, more in (matrix.apertures | matrix.aperture_flags).items():
         if key not in table.colnames:
-            table[key] = values.ravel()
+            table[key] = more.ravel()
     table["flags"] = curve["flags"].ravel().astype(np.int32)
     return table
 

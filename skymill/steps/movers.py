@@ -237,7 +237,8 @@ def _explained(seen: _Detections, stars: Table | None, radius: float) -> NDArray
         return np.zeros(len(seen.xy), bool)
     places = np.stack([np.asarray(stars[name], np.float64) for name in ("x", "y")], axis=1)
     light = np.asarray(stars["flux_total"], np.float64)
-    gap, nearest = cKDTree(places).query(seen.xy, distance_upper_bound=radius)
+    found = cKDTree(places).query(seen.xy, distance_upper_bound=radius)
+    gap, nearest = np.asarray(found[0]), np.asarray(found[1])
     near = np.isfinite(gap)
     out = np.zeros(len(seen.xy), bool)
     with np.errstate(invalid="ignore"):

@@ -240,7 +240,8 @@ def shared_planes(
     out = np.zeros((3, cells))
     if (group >= 0).any():
         shared_cells(group, place, weight, terms, lags, out)
-    return SharedPlanes(*(plane.reshape(shape) for plane in out), cell_px)
+    sky, mixed, light = (plane.reshape(shape) for plane in out)
+    return SharedPlanes(sky, mixed, light, cell_px)
 
 
 def _at(

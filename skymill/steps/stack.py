@@ -114,7 +114,8 @@ def stack(
     combine: Literal["clipped", "weighted", "median", "mean", "sum"] = "clipped",
     clip_sigma: float = 4.5,
     grow_sigma: float = 2.5,
-    structure_tolerance: float = 0.3,
+    structure_tolerance: float = 0.05,
+    seeing_tolerance: float = 0.3,
     weights: Literal["depth", "depth_seeing"] = "depth_seeing",
     seeing_exponent: float = 1.0,
     max_fwhm_ratio: float = 3.0,
@@ -124,7 +125,7 @@ def stack(
     match_background: Literal["off", "offset", "plane"] = "off",
     maps: Sequence[str] = (),
     noise_check: int = 0,
-    memory_mb: float = 1500.0,
+    memory_mb: float = 500.0,
     reference: str | None = None,
     masters: Mapping[str, MasterCells] | None = None,
     scratch: str | Path | None = None,
@@ -152,9 +153,10 @@ def stack(
         single frames do not change the level).
     clip_sigma, grow_sigma : float
         Threshold in sigma of the noise model; threshold beside a rejected pixel.
-    structure_tolerance : float
-        Tolerance for changing seeing, as a fraction of the range of the 7 x 7
-        neighbourhood.
+    structure_tolerance, seeing_tolerance : float
+        Tolerance as a fraction of the range of the 7 x 7 neighbourhood, and what a frame of
+        other seeing is granted beside it, see
+        `skymill.steps.stack_bands.structure_tolerances`.
     weights : {"depth", "depth_seeing"}
         Weights are inverse variances, or these times ``FWHM**-seeing_exponent``.
     seeing_exponent : float
@@ -204,7 +206,7 @@ def stack(
         minimum_throughput=minimum_throughput,
         select=select,
     )
-    how = How(combine, clip_sigma, grow_sigma, structure_tolerance, memory_mb)
+    how = How(combine, clip_sigma, grow_sigma, structure_tolerance, seeing_tolerance, memory_mb)
     task = _Task(
         grid, how, engine, kernel, convention, reference_exptime(chosen, reference),
         match_background, tuple(maps), noise_check, masters, max_clipped_fraction, select, scratch,

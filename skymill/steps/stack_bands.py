@@ -44,13 +44,43 @@ class How:
     combine: Literal["clipped", "weighted", "median", "mean", "sum"] = "clipped"
     clip_sigma: float = 4.5
     grow_sigma: float = 2.5
-    structure_tolerance: float = 0.3
-    memory_mb: float = 1500.0
+    structure_tolerance: float = 0.05
+    seeing_tolerance: float = 0.3
+    memory_mb: float = 500.0
 
     @property
     def equal(self) -> bool:
         """True if all frames have the same weight."""
         return self.combine in ("median", "mean", "sum")
+
+
+def structure_tolerances(
+    fwhm_px: Sequence[float], base: float, seeing: float
+) -> NDArray[np.float64]:
+    """Return by what part of the local structure each frame may differ from the others.
+
+    ``q_i = base + seeing |(median FWHM / FWHM_i)^2 - 1|``: the peak of a star goes with the
+    inverse square of its width. One tolerance for all, wide enough for the worst frame,
+    would let pass every hit on a star. A frame of unknown seeing gets ``base + seeing``.
+
+    Parameters
+    ----------
+    fwhm_px : sequence of float, length n
+        Seeing of the frames; NaN where unknown.
+    base, seeing : float
+        Tolerance of equal frames, and that of a change of the peak by its own height.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    fwhm = np.asarray(fwhm_px, np.float64)
+    known = np.isfinite(fwhm) & (fwhm > 0)
+    out = np.full(fwhm.size, base + seeing)
+    if known.any():
+        typical = float(np.median(fwhm[known]))
+        out[known] = base + seeing * np.abs((typical / fwhm[known]) ** 2 - 1)
+    return out
 
 
 class Totals:
@@ -118,6 +148,11 @@ class Bands:
         self._index: list[int] = []
         self._lines: dict[str, NDArray[Any]] = {}
         self._cube: Cube | None = None
+        self._tolerance = structure_tolerances(
+            [m.source.number("fwhm_px") for m in members],
+            how.structure_tolerance,
+            how.seeing_tolerance,
+        )
 
     def run(self) -> Totals:
         """Do all bands.
@@ -189,8 +224,9 @@ class Bands:
         members = [self.members[i] for i in index]
         reach = [(max(m.rows[0] - base, 0), min(max(m.rows[1] - base, 0), height)) for m in members]
         self._cube = Cube(
-            *(pools[name] for name in kinds), *smooth,
-            np.array([m.weight for m in members]), np.array([m.tolerance for m in members]),
+            pools["value"], pools["variance"], pools["k2"], pools["mask"], pools["state"],
+            smooth[0], smooth[1], np.array([m.weight for m in members]),
+            np.array([m.tolerance for m in members]),
             np.array(reach, np.int64).reshape(n, 2), stride, nx,
         )  # fmt: skip
         fresh: dict[str, NDArray[Any]] = {"centre": np.full((height, nx), np.nan)}
@@ -226,14 +262,17 @@ class Bands:
         cube.state[start + carried * nx : start + height * nx] = 0
         if kept is None:
             # The frame did not reach the carried rows.
-            for plane in (cube.k2, cube.mask, cube.state):
-                plane[start : start + carried * nx] = 0
+            cube.k2[start : start + carried * nx] = 0
+            cube.mask[start : start + carried * nx] = 0
+            cube.state[start : start + carried * nx] = 0
             cube.scale[slot, :carried] = cube.noise[slot, :carried] = 1.0
             return
-        for plane, values in zip(cube[:5], kept[:5], strict=True):
-            plane[start : start + carried * nx] = values
-        for plane, values in zip(cube[5:7], kept[5:], strict=True):
-            plane[slot, :carried] = values
+        flat: tuple[NDArray[Any], ...] = (
+            cube.value, cube.variance, cube.k2, cube.mask, cube.state,
+        )  # fmt: skip
+        for number, plane in enumerate(flat):
+            plane[start : start + carried * nx] = kept[number]
+        cube.scale[slot, :carried], cube.noise[slot, :carried] = kept[5], kept[6]
 
     def _window(self, slot: int, first: int, last: int) -> WarpPlanes:
         """Rows of the grid of one frame, as planes to be filled."""
@@ -241,7 +280,11 @@ class Bands:
         cube, nx = self._cube, self.shape[1]
         start = slot * cube.stride + (first - self._base) * nx
         part = slice(start, start + (last - first) * nx)
-        return WarpPlanes(*(plane[part].reshape(last - first, nx) for plane in cube[:4]))
+        shape = (last - first, nx)
+        return WarpPlanes(
+            cube.value[part].reshape(shape), cube.variance[part].reshape(shape),
+            cube.k2[part].reshape(shape), cube.mask[part].reshape(shape),
+        )  # fmt: skip
 
     def _fill(self, top: int) -> None:
         """Resample the new rows of all frames."""
@@ -260,7 +303,10 @@ class Bands:
                 whole.k2[rows] = 0
                 whole.mask[rows] = 0
             if low < high:
-                planes = WarpPlanes(*(plane[low - first : high - first] for plane in whole))
+                part = slice(low - first, high - first)
+                planes = WarpPlanes(
+                    whole.value[part], whole.variance[part], whole.k2[part], whole.mask[part]
+                )
                 member.warp.fill(low, planes)  # type: ignore[union-attr]
                 _subtract_level(planes, member.level, low, self.shape)
             step = member.mapping.step  # type: ignore[union-attr]
@@ -291,7 +337,7 @@ class Bands:
         if how.combine == "clipped":
             centre_rows(cube, new, top - base, second, centre, todo)
             end = top - base if last else top - base - _TEST
-            q = how.structure_tolerance
+            q = self._tolerance[self._index]
             reject_rows(cube, start, end, clip, q, second, centre, todo, near)
         elif how.combine == "median":
             median_rows(cube, base, new, top - base, second, out.planes, todo)
@@ -299,7 +345,7 @@ class Bands:
         done, bits2 = self._done - base, (second, int(MaskBit.COSMIC))
         if how.combine != "median":
             finish_rows(
-                cube, base, done, end, how.grow_sigma, how.structure_tolerance, how.equal,
+                cube, base, done, end, how.grow_sigma, self._tolerance[self._index], how.equal,
                 bits2, out.planes, centre, todo, near, used, clipped,
             )  # fmt: skip
         out.used[self._index] += used

@@ -229,6 +229,7 @@ def test_variance_is_that_of_inverse_variance_weights(clip, limit):
 
 
 def test_eight_sigma_outliers_are_rejected_from_three_frames():
+    """Row E66: a threshold on the scatter of three values rejects nothing."""
     shape = (420, 420)
     rng = np.random.default_rng(31)
     sigma = np.sqrt(SKY + READ_NOISE**2)
@@ -250,6 +251,7 @@ def test_eight_sigma_outliers_are_rejected_from_three_frames():
 
 
 def test_cores_survive_seeing_that_doubles():
+    """Row E65: no frame is smoothed, and none loses its stars."""
     shape = (300, 300)
     rng = np.random.default_rng(41)
     gx, gy = np.meshgrid(np.linspace(40, 260, 6), np.linspace(40, 260, 6))

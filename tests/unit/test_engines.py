@@ -128,7 +128,7 @@ def flux_errors(star_field, kernel, scale, angle, distortion):
     [("lanczos2", 0.5), ("lanczos3", 0.5), ("lanczos4", 0.5), ("bilinear", 6.0), ("area", 6.0)],
 )
 def test_flux_of_stars_is_kept_at_any_scale(star_field, kernel, limit_mmag, angle, distortion):
-    """Row E71: without care for the lattice of the output stars change by up to 30 mmag."""
+    """Without care for the lattice of the output pixels stars change by up to 30 mmag."""
     # The slow kernels keep flux along the axes as well as the others do.
     scales = SCALES if kernel.startswith("lanczos") else (0.8, 0.98, 1.05, 1.3)
     limit = 0.5 if not angle else limit_mmag

@@ -51,6 +51,7 @@ def codes(result):
 
 
 def test_whole_shifts_average_exactly():
+    """Row E66: the error follows the number of valid values of the pixel."""
     images = [noise(i) for i in range(4)]
     shifts = [(0, 0), (5, 2), (1, 7), (3, 3)]
     inputs = [
@@ -168,6 +169,7 @@ def test_bands_and_order_do_not_change_a_bit():
 
 
 def test_flux_scale_brings_frames_to_the_reference():
+    """Row E64: scaled by throughput and exposure, and the effective gain with them."""
     signal = np.zeros(SHAPE)
     signal[30:40, 30:40] = 6000.0
     inputs = [
@@ -224,6 +226,7 @@ def test_without_any_throughput_all_count_as_equal_and_say_so():
 
 
 def test_nan_in_a_frame_does_not_spread():
+    """Row E66: a mosaic may have holes."""
     broken = noise(1)
     broken[30, 40] = np.nan
     inputs = [member("a", broken, wcs=linear(0.5, 0.5)), member("b", noise(2))]

@@ -121,7 +121,7 @@ def test_bits_of_any_and_of_all_frames_are_kept():
 
 @pytest.mark.parametrize("n", [3, 4, 9, 20])
 def test_median_has_the_error_that_it_claims(n):
-    """The median's c_N against simulated medians (F7: error of the valid N)."""
+    """The median's c_N against simulated medians (E66, F7: error of the valid N)."""
     rng = np.random.default_rng(n)
     values = rng.normal(0, 1, (n, 200, 400))
     cube = cube_of(values)

@@ -137,7 +137,7 @@ def test_matched_levels_leave_no_step():
 
 
 def test_combinations_agree_on_the_header_and_the_scale():
-    """F7: gain N g of a mean, g of a sum, N g / c_N of a median; exposure of a sum."""
+    """E66, F7: gain N g of a mean, g of a sum, N g / c_N of a median; exposure of a sum."""
     row = {"exptime_s": 60.0, "mjd_mid": 60000.5, "read_noise_e": 5.0, "saturation_e": 50000.0}
     inputs = [replace(member(f"f{i}", noise(i) + 100), row=row) for i in range(4)]
     means = {}

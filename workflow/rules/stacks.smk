@@ -37,7 +37,9 @@ rule stack:
     conda:
         ENV
     resources:
-        mem_mb=memory(4000),
+        # Resampled frames, and the planes of the stack, the masters and what is imported.
+        mem_mb=lambda wildcards, attempt: attempt
+        * (1500 + int(settings("stack")["memory_mb"])),
     params:
         rows=lambda wildcards: plan().rows_of(
             frame
