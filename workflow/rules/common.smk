@@ -74,6 +74,12 @@ def field_products(wildcards, step, suffix=""):
     return [f"results/{step}/{name}{suffix}" for name in field_of(wildcards).blocks]
 
 
+def listed_positions(wildcards=None):
+    """Return the list of further positions: an input, so that a change measures anew."""
+    chosen = SETTINGS.photometry.positions
+    return {"listed": chosen} if chosen else {}
+
+
 def rows(kind):
     """Return a function that gives the sheet rows of a master or a block."""
     return lambda wildcards: plan().rows_of(

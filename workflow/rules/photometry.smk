@@ -1,12 +1,6 @@
 # Fluxes on the frames themselves, and how they change.
 
 
-def listed_positions(wildcards=None):
-    """Return the list of further positions: an input, so that a change measures anew."""
-    chosen = SETTINGS.photometry.positions
-    return {"listed": chosen} if chosen else {}
-
-
 rule photometry:
     input:
         unpack(listed_positions),
