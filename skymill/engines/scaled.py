@@ -75,7 +75,7 @@ def _near(mapping: PixelMap, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Nodes in the frame or beside it."""
     my, mx = shape
     with np.errstate(invalid="ignore"):
-        reach = 2 * mapping.step * np.sqrt(np.where(mapping.area > 0, mapping.area, 0))
+        reach = 0.75 * mapping.step * np.sqrt(np.where(mapping.area > 0, mapping.area, 0))
         near = (mapping.x > -reach) & (mapping.x < mx + reach)
         return np.asarray(near & (mapping.y > -reach) & (mapping.y < my + reach))
 

@@ -1,8 +1,7 @@
 """Compiled resampling of a band: value, exact variance, squared kernel and mask in one pass.
 
-Along an output row the input pixel usually moves by one per output pixel. Such runs are
-computed tap by tap in plain loops over the run, which the compiler turns into vector code
-without changing the order of any sum; only broken runs (rotated frames) go pixel by pixel.
+Runs of neighbouring pixels are summed by `skymill.kernels.tap_runs`; what lies near bad pixels
+is mended afterwards.
 """
 
 from __future__ import annotations
@@ -12,178 +11,13 @@ from numba import njit
 
 from skymill.kernels.footprints import line_linear, line_positions
 from skymill.kernels.resample import _row_linear, _row_nodes
+from skymill.kernels.tap_runs import CHUNK, SQUARES, SUMS, WORK, tap_sums
 from skymill.kernels.taps import table_number, table_weights, tap_weights
 
 __all__ = ["warp_band"]
 
 #: Taps of less weight do not count as touched: they are rounding of whole shifts.
 _TOUCH = 1e-5
-_CHUNK = 256
-#: Rows of the working array: weights along x and y (8 each), their squares, both sums.
-_SQUARES, _SUMS, _WORK = 16, 32, 34
-#: Row of the second sum, counted from the squares; the run needs it as a constant.
-_SECOND = 17
-#: Shorter runs of eight taps are computed pixel by pixel.
-_SHORT = 5
-
-
-# Weights and sums lie in one array, a fixed distance apart: the compiler then knows that they
-# do not overlap. A run is one loop, because to set up a loop takes as long as many pixels. All
-# orders of sums are written out, and the same for a run and for a single pixel.
-
-
-@njit(cache=True)
-def _run_two(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
-    """As `_run_six`, two by two taps."""
-    r0 = plane[y, x : x + n + 1]
-    r1 = plane[y + 1, x : x + n + 1]
-    for c in range(n):
-        w0, w1 = w[c], w[_CHUNK + c]
-        t = w0 * r0[c] + w1 * r0[c + 1]
-        s = w[8 * _CHUNK + c] * t
-        t = w0 * r1[c] + w1 * r1[c + 1]
-        s += w[9 * _CHUNK + c] * t
-        w[out * _CHUNK + c] = s
-
-
-@njit(cache=True)
-def _run_four(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
-    """As `_run_six`, four by four taps."""
-    r0 = plane[y, x : x + n + 3]
-    r1 = plane[y + 1, x : x + n + 3]
-    r2 = plane[y + 2, x : x + n + 3]
-    r3 = plane[y + 3, x : x + n + 3]
-    for c in range(n):
-        w0, w1 = w[c], w[_CHUNK + c]
-        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
-        t = (w0 * r0[c] + w3 * r0[c + 3]) + (w1 * r0[c + 1] + w2 * r0[c + 2])
-        s = w[8 * _CHUNK + c] * t
-        t = (w0 * r1[c] + w3 * r1[c + 3]) + (w1 * r1[c + 1] + w2 * r1[c + 2])
-        s += w[9 * _CHUNK + c] * t
-        t = (w0 * r2[c] + w3 * r2[c + 3]) + (w1 * r2[c + 1] + w2 * r2[c + 2])
-        s += w[10 * _CHUNK + c] * t
-        t = (w0 * r3[c] + w3 * r3[c + 3]) + (w1 * r3[c + 1] + w2 * r3[c + 2])
-        s += w[11 * _CHUNK + c] * t
-        w[out * _CHUNK + c] = s
-
-
-@njit(cache=True)
-def _run_six(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
-    """Sums over six by six taps for ``n`` pixels side by side.
-
-    ``w`` holds the weights along x, from row 8 on those along y, and the sums in row ``out``.
-    """
-    r0 = plane[y, x : x + n + 5]
-    r1 = plane[y + 1, x : x + n + 5]
-    r2 = plane[y + 2, x : x + n + 5]
-    r3 = plane[y + 3, x : x + n + 5]
-    r4 = plane[y + 4, x : x + n + 5]
-    r5 = plane[y + 5, x : x + n + 5]
-    for c in range(n):
-        w0, w1 = w[c], w[_CHUNK + c]
-        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
-        w4, w5 = w[4 * _CHUNK + c], w[5 * _CHUNK + c]
-        t = (w0 * r0[c] + w5 * r0[c + 5]) + (w1 * r0[c + 1] + w4 * r0[c + 4])
-        t += w2 * r0[c + 2] + w3 * r0[c + 3]
-        s = w[8 * _CHUNK + c] * t
-        t = (w0 * r1[c] + w5 * r1[c + 5]) + (w1 * r1[c + 1] + w4 * r1[c + 4])
-        t += w2 * r1[c + 2] + w3 * r1[c + 3]
-        s += w[9 * _CHUNK + c] * t
-        t = (w0 * r2[c] + w5 * r2[c + 5]) + (w1 * r2[c + 1] + w4 * r2[c + 4])
-        t += w2 * r2[c + 2] + w3 * r2[c + 3]
-        s += w[10 * _CHUNK + c] * t
-        t = (w0 * r3[c] + w5 * r3[c + 5]) + (w1 * r3[c + 1] + w4 * r3[c + 4])
-        t += w2 * r3[c + 2] + w3 * r3[c + 3]
-        s += w[11 * _CHUNK + c] * t
-        t = (w0 * r4[c] + w5 * r4[c + 5]) + (w1 * r4[c + 1] + w4 * r4[c + 4])
-        t += w2 * r4[c + 2] + w3 * r4[c + 3]
-        s += w[12 * _CHUNK + c] * t
-        t = (w0 * r5[c] + w5 * r5[c + 5]) + (w1 * r5[c + 1] + w4 * r5[c + 4])
-        t += w2 * r5[c + 2] + w3 * r5[c + 3]
-        s += w[13 * _CHUNK + c] * t
-        w[out * _CHUNK + c] = s
-
-
-@njit(cache=True)
-def _run_eight(plane, y, x, n, w, out):  # type: ignore[no-untyped-def]
-    """As `_run_six`, eight by eight taps."""
-    r0 = plane[y, x : x + n + 7]
-    r1 = plane[y + 1, x : x + n + 7]
-    r2 = plane[y + 2, x : x + n + 7]
-    r3 = plane[y + 3, x : x + n + 7]
-    r4 = plane[y + 4, x : x + n + 7]
-    r5 = plane[y + 5, x : x + n + 7]
-    r6 = plane[y + 6, x : x + n + 7]
-    r7 = plane[y + 7, x : x + n + 7]
-    for c in range(n):
-        w0, w1 = w[c], w[_CHUNK + c]
-        w2, w3 = w[2 * _CHUNK + c], w[3 * _CHUNK + c]
-        w4, w5 = w[4 * _CHUNK + c], w[5 * _CHUNK + c]
-        w6, w7 = w[6 * _CHUNK + c], w[7 * _CHUNK + c]
-        t = (w0 * r0[c] + w7 * r0[c + 7]) + (w1 * r0[c + 1] + w6 * r0[c + 6])
-        t += (w2 * r0[c + 2] + w5 * r0[c + 5]) + (w3 * r0[c + 3] + w4 * r0[c + 4])
-        s = w[8 * _CHUNK + c] * t
-        t = (w0 * r1[c] + w7 * r1[c + 7]) + (w1 * r1[c + 1] + w6 * r1[c + 6])
-        t += (w2 * r1[c + 2] + w5 * r1[c + 5]) + (w3 * r1[c + 3] + w4 * r1[c + 4])
-        s += w[9 * _CHUNK + c] * t
-        t = (w0 * r2[c] + w7 * r2[c + 7]) + (w1 * r2[c + 1] + w6 * r2[c + 6])
-        t += (w2 * r2[c + 2] + w5 * r2[c + 5]) + (w3 * r2[c + 3] + w4 * r2[c + 4])
-        s += w[10 * _CHUNK + c] * t
-        t = (w0 * r3[c] + w7 * r3[c + 7]) + (w1 * r3[c + 1] + w6 * r3[c + 6])
-        t += (w2 * r3[c + 2] + w5 * r3[c + 5]) + (w3 * r3[c + 3] + w4 * r3[c + 4])
-        s += w[11 * _CHUNK + c] * t
-        t = (w0 * r4[c] + w7 * r4[c + 7]) + (w1 * r4[c + 1] + w6 * r4[c + 6])
-        t += (w2 * r4[c + 2] + w5 * r4[c + 5]) + (w3 * r4[c + 3] + w4 * r4[c + 4])
-        s += w[12 * _CHUNK + c] * t
-        t = (w0 * r5[c] + w7 * r5[c + 7]) + (w1 * r5[c + 1] + w6 * r5[c + 6])
-        t += (w2 * r5[c + 2] + w5 * r5[c + 5]) + (w3 * r5[c + 3] + w4 * r5[c + 4])
-        s += w[13 * _CHUNK + c] * t
-        t = (w0 * r6[c] + w7 * r6[c + 7]) + (w1 * r6[c + 1] + w6 * r6[c + 6])
-        t += (w2 * r6[c + 2] + w5 * r6[c + 5]) + (w3 * r6[c + 3] + w4 * r6[c + 4])
-        s += w[14 * _CHUNK + c] * t
-        t = (w0 * r7[c] + w7 * r7[c + 7]) + (w1 * r7[c + 1] + w6 * r7[c + 6])
-        t += (w2 * r7[c + 2] + w5 * r7[c + 5]) + (w3 * r7[c + 3] + w4 * r7[c + 4])
-        s += w[15 * _CHUNK + c] * t
-        w[out * _CHUNK + c] = s
-
-
-@njit(cache=True)
-def _one_eight(plane, y, x, w):  # type: ignore[no-untyped-def]
-    """`_run_eight` of one pixel."""
-    w0, w1, w2, w3 = w[0], w[_CHUNK], w[2 * _CHUNK], w[3 * _CHUNK]
-    w4, w5, w6, w7 = w[4 * _CHUNK], w[5 * _CHUNK], w[6 * _CHUNK], w[7 * _CHUNK]
-    s = np.float32(0)
-    for j in range(8):
-        r = plane[y + j, x : x + 8]
-        total = (w0 * r[0] + w7 * r[7]) + (w1 * r[1] + w6 * r[6])
-        total += (w2 * r[2] + w5 * r[5]) + (w3 * r[3] + w4 * r[4])
-        s += w[(8 + j) * _CHUNK] * total
-    return s
-
-
-@njit(cache=True)
-def _run(planes, y, x, n, taps, k, work):  # type: ignore[no-untyped-def]
-    """Sums of value and variance of ``n`` pixels whose first tap lies at (y, x)."""
-    value, variance, _ = planes
-    w = work[k:]
-    q = work[_SQUARES * _CHUNK + k :]
-    if taps == 6:
-        _run_six(value, y, x, n, w, _SUMS)
-        _run_six(variance, y, x, n, q, _SECOND)
-    elif taps == 8:
-        if n < _SHORT:
-            for c in range(n):
-                w[_SUMS * _CHUNK + c] = _one_eight(value, y, x + c, w[c:])
-                q[_SECOND * _CHUNK + c] = _one_eight(variance, y, x + c, q[c:])
-            return
-        _run_eight(value, y, x, n, w, _SUMS)
-        _run_eight(variance, y, x, n, q, _SECOND)
-    elif taps == 4:
-        _run_four(value, y, x, n, w, _SUMS)
-        _run_four(variance, y, x, n, q, _SECOND)
-    else:
-        _run_two(value, y, x, n, w, _SUMS)
-        _run_two(variance, y, x, n, q, _SECOND)
 
 
 @njit(cache=True)
@@ -258,14 +92,14 @@ def _split(position, n, first, last, nearest, whole, fraction):  # type: ignore[
 @njit(cache=True)
 def _finish(a, n, sx, sy, work, v, s, k2):  # type: ignore[no-untyped-def]
     """Flux scale, and the squared sum as an integer of at least 1."""
-    sums = work[_SUMS * _CHUNK :]
+    sums = work[SUMS * CHUNK :]
     full = np.float32(65535)
     half = np.float32(0.5)
     one = np.float32(1)
     for c in range(n):
         scale = np.float32(a[c])
         v[c] = sums[c] * scale
-        s[c] = sums[_CHUNK + c] * (scale * scale)
+        s[c] = sums[CHUNK + c] * (scale * scale)
         q = sx[c] * sy[c] * full + half
         q = q if q > one else one
         q = q if q < full else full
@@ -430,19 +264,19 @@ def warp_band(  # type: ignore[no-untyped-def]
     s = np.empty(nx, np.float32)
     k2 = np.empty(nx, np.uint16)
     mask = np.empty(nx, np.uint16)
-    ix = np.empty(_CHUNK, np.int32)
-    iy = np.empty(_CHUNK, np.int32)
-    fx = np.empty(_CHUNK, np.float32)
-    fy = np.empty(_CHUNK, np.float32)
-    sx = np.empty(_CHUNK, np.float32)
-    sy = np.empty(_CHUNK, np.float32)
-    chosen = np.empty(_CHUNK + 1, np.int64)
-    lx = np.empty(_CHUNK, np.float32)
-    ly = np.empty(_CHUNK, np.float32)
-    work = np.zeros(_WORK * _CHUNK, np.float32)
-    rows_of = work.reshape(_WORK, _CHUNK)
+    ix = np.empty(CHUNK, np.int32)
+    iy = np.empty(CHUNK, np.int32)
+    fx = np.empty(CHUNK, np.float32)
+    fy = np.empty(CHUNK, np.float32)
+    sx = np.empty(CHUNK, np.float32)
+    sy = np.empty(CHUNK, np.float32)
+    chosen = np.empty(CHUNK + 1, np.int64)
+    lx = np.empty(CHUNK, np.float32)
+    ly = np.empty(CHUNK, np.float32)
+    work = np.zeros(WORK * CHUNK, np.float32)
+    rows_of = work.reshape(WORK, CHUNK)
     wx, wy = rows_of[:taps], rows_of[8 : 8 + taps]
-    qx, qy = rows_of[_SQUARES : _SQUARES + taps], rows_of[_SQUARES + 8 : _SQUARES + 8 + taps]
+    qx, qy = rows_of[SQUARES : SQUARES + taps], rows_of[SQUARES + 8 : SQUARES + 8 + taps]
     lost = np.float32(np.nan)
     for r in range(rows):
         _row_nodes(nodes[0], step, row0 + r, line)
@@ -464,8 +298,8 @@ def warp_band(  # type: ignore[no-untyped-def]
             _reversed(y)
             _reversed(a)
             _reversed(inside)
-        for start in range(0, nx, _CHUNK):
-            n = min(_CHUNK, nx - start)
+        for start in range(0, nx, CHUNK):
+            n = min(CHUNK, nx - start)
             here = inside[start : start + n]
             _split(x[start:], n, -1.0, np.float64(mx), nearest, ix, fx)
             _split(y[start:], n, top - 1.0, np.float64(bottom), nearest, iy, fy)
@@ -489,7 +323,7 @@ def warp_band(  # type: ignore[no-untyped-def]
                 k = _run_end(ix, iy, here, k, n)
                 at_y = iy[first] - top + pad - before
                 at_x = ix[first] + pad - before
-                _run(planes, at_y, at_x, k - first, taps, first, work)
+                tap_sums(planes, at_y, at_x, k - first, taps, first, work)
                 ms[first:k] = footprint[at_y, at_x : at_x + k - first]
             vs, ss, ks = v[start : start + n], s[start : start + n], k2[start : start + n]
             scale = a[start : start + n]

@@ -22,6 +22,10 @@ RING_CLIP_SIGMA = 4.0
 #: Fainter sources are not left out: their wings are below the noise, and to leave out what
 #: merely fluctuates upwards would bias the rings.
 _SNR = 5.0
+#: Disk of a known source that this frame does not show (FWHM).
+_FAINT_FWHM = 1.5
+#: Largest disk (FWHM): beyond it wings are scattered light, which all of a frame has.
+_MOST_FWHM = 6.0
 
 
 def mask_sources(
@@ -30,12 +34,15 @@ def mask_sources(
     y: NDArray[np.float64],
     snr: NDArray[np.float64],
     fwhm_px: float,
+    *,
+    known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint16]:
     """Return the mask with a disk of SOURCE around every significant source.
 
     Rings of crowded stars would take the wings of the neighbours for sky: clipping does
-    not see them. A disk ends where a Moffat profile (beta 3.5) falls to a tenth of the
-    noise of a pixel, ``r = FWHM (0.6 + 0.87 log10(S/N))`` within a few per cent.
+    not see them. The radius is ``r = FWHM (0.9 + 1.6 log10(S/N))``, at most 6 FWHM: with
+    smaller disks, ``0.6 + 0.87 log10(S/N)``, the wings that were left, and the sources too
+    faint for a disk, made the flux of empty places too small by 0.1 of its error.
 
     Parameters
     ----------
@@ -47,6 +54,8 @@ def mask_sources(
         Signal to noise in an aperture of about a FWHM.
     fwhm_px : float
         FWHM of the frame.
+    known : ndarray of bool, shape (n,), optional
+        Sources that are known from elsewhere: they get a disk however faint they are here.
 
     Returns
     -------
@@ -55,8 +64,11 @@ def mask_sources(
     out = mask.copy()
     ny, nx = mask.shape
     clean = np.nan_to_num(snr)
-    there = (clean > _SNR) & np.isfinite(x) & np.isfinite(y)
-    radius = fwhm_px * (0.6 + 0.87 * np.log10(np.clip(clean, 1.0, 1e5)))
+    seen = clean > _SNR
+    there = (seen if known is None else seen | known) & np.isfinite(x) & np.isfinite(y)
+    reach = np.minimum(0.9 + 1.6 * np.log10(np.maximum(clean, 1.0)), _MOST_FWHM)
+    # The size of a faint one must not follow its noise, or rings would lose upward noise only.
+    radius = fwhm_px * np.where(seen, reach, _FAINT_FWHM)
     for cx, cy, r in zip(x[there], y[there], radius[there], strict=True):
         if not (-r < cx < nx + r and -r < cy < ny + r):
             continue

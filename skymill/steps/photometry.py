@@ -131,7 +131,11 @@ def photometry(
     first = measure_apertures(*planes, x, y, radii[main_aperture : main_aperture + 1])
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = np.asarray(first["flux_0"] / first["flux_err_0"])
-    quiet = frame.mask if ring is None else mask_sources(frame.mask, x, y, snr, fwhm_px)
+    # Sources of the stack are there on every frame, also where this one does not show them.
+    known = np.asarray(table["source"]) > 0
+    quiet = frame.mask
+    if ring is not None:
+        quiet = mask_sources(frame.mask, x, y, snr, fwhm_px, known=known)
     flicker = _flicker(frame, wcs, row, telescope_diameter_m)
     common: dict[str, Any] = {
         "annulus": ring, "level_err": float(sky.level_err), "scintillation": flicker,

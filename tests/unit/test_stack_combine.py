@@ -41,6 +41,7 @@ def combine(cube, rows, clip=4.5, grow=2.5, q=0.0, *, force=False):
     if force:
         todo[todo == 0] = 1
     centre_rows(cube, 0, rows, SECOND, centre, todo)
+    q = np.full(cube.factor.size, q)
     reject_rows(cube, 0, rows, clip, q, SECOND, centre, todo, near)
     bits = (SECOND, int(MaskBit.COSMIC))
     finish_rows(cube, 0, 0, rows, grow, q, False, bits, planes, centre, todo, near, used, clipped)
