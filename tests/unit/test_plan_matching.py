@@ -436,4 +436,4 @@ def test_a_plan_of_many_nights_is_quick():
     todo = plan(rows)
     # 0.9 s for 10^5 frames on a slow core: 4000 frames in a tenth of what is allowed here.
     assert time.process_time() - start < 1.0
-    assert len(todo.blocks) == 28 * 4
+    assert len(todo.blocks) == 28 * 2  # sixty small frames are one block
