@@ -24,7 +24,6 @@ __all__ = [
     "local_factor",
     "pixel_map",
     "pixel_to_pixel",
-    "reproject_rows",
     "resampled_correlation",
 ]
 
@@ -180,52 +179,6 @@ def _bend(area: NDArray[np.float64]) -> float:
 
 def _nodes(n: int, step: int) -> NDArray[np.float64]:
     return np.asarray((np.arange((n - 1) // step + 4) - 1.0) * step, np.float64)
-
-
-def reproject_rows(
-    image: NDArray[np.float32],
-    frame_wcs: WCS,
-    grid_wcs: WCS,
-    *,
-    row0: int,
-    shape: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Resample an image to some rows of a grid with reproject (bilinear).
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (my, mx)
-        Finite values.
-    frame_wcs, grid_wcs : astropy.wcs.WCS
-        World coordinates of the image and of the whole grid.
-    row0 : int
-        First row.
-    shape : tuple of int
-        Number of rows and of columns of the grid.
-
-    Returns
-    -------
-    ndarray of float32, shape (rows, nx)
-        Surface brightness per input pixel; NaN outside the image.
-    """
-    from reproject import reproject_interp
-
-    rows, nx = shape
-    band = grid_wcs.deepcopy()
-    band.wcs.crpix = [grid_wcs.wcs.crpix[0], grid_wcs.wcs.crpix[1] - row0]
-    band.array_shape = (rows, nx)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        out = reproject_interp(
-            (image, frame_wcs),
-            band,
-            shape_out=(rows, nx),
-            order="bilinear",
-            roundtrip_coords=False,
-            parallel=False,
-            return_footprint=False,
-        )
-    return np.ascontiguousarray(out, dtype=np.float32)
 
 
 def resampled_correlation(mapping: PixelMap, *, samples: int = 4000) -> NDArray[np.float64]:

@@ -8,14 +8,31 @@ from typing import TYPE_CHECKING, Any
 from skymill import io
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from skymill.frame import Background, Frame
 
-__all__ = ["frame_file", "load_background", "load_frame", "origin"]
+__all__ = ["frame_file", "frame_folders", "load_background", "load_frame", "origin"]
 
 
 def frame_file(folder: str | Path, frame_id: Any) -> Path:
     """Return the file of a frame in the folder of a block."""
     return Path(folder) / f"{frame_id}.fits"
+
+
+def frame_folders(*kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return for each frame the folders of its block, one of each kind.
+
+    Parameters
+    ----------
+    *kinds : sequence of str
+        Folders of the blocks, in one order; those of the first kind name the frames.
+    """
+    return {
+        path.stem: folders
+        for folders in zip(*kinds, strict=True)
+        for path in sorted(Path(folders[0]).glob("*.fits"))
+    }
 
 
 def load_frame(calibrated: str | Path, masks: str | Path | None, frame_id: Any) -> Frame:

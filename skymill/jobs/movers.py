@@ -10,7 +10,7 @@ import numpy as np
 from skymill import io, provenance
 from skymill.block import latest_outcomes
 from skymill.errors import Outcome, ScienceFailure, StepFailed
-from skymill.jobs.frames import load_background, load_frame, origin
+from skymill.jobs.frames import frame_folders, load_background, load_frame, origin
 from skymill.jobs.tables import by_frame, records, stacked, table_inputs
 from skymill.steps.movers import MoverFrame, Movers, empty_tracks, movers, sky_of, track_positions
 from skymill.steps.photometry import empty_photometry, photometry
@@ -92,7 +92,7 @@ def movers_field(
     else:
         outcome, product = Outcome.from_result(name, "movers", result), result.value
         table = product.tracks
-        places = _places(calibrated, masks, backgrounds)
+        places = frame_folders(calibrated, masks, backgrounds)
         if len(table):
             seeing = _seeing(source_outcomes)
             for row in mine:
@@ -159,15 +159,6 @@ def _frames(
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _places(*kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return for each frame the folders of its block."""
-    return {
-        path.stem: folders
-        for folders in zip(*kinds, strict=True)
-        for path in sorted(Path(folders[0]).glob("*.fits"))
-    }
 
 
 def _seeing(paths: Sequence[str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from skymill import io, provenance
 from skymill.block import latest_outcomes, stopped
 from skymill.errors import Outcome, StepFailed
 from skymill.grid import Grid, make_grid
-from skymill.jobs.frames import frame_file, load_background, origin
+from skymill.jobs.frames import frame_file, frame_folders, load_background, origin
 from skymill.jobs.tables import records, table_inputs
 from skymill.steps.shared_errors import Calibration, MasterCells
 from skymill.steps.stack import StackProduct, stack
@@ -77,7 +77,7 @@ def stack_frames(
     name = Path(stack_file).stem
     before = latest_outcomes(upstream)
     blocked = [stopped("stack", o) for o in before.values() if not o.usable]
-    places = _places(calibrated, masks, backgrounds)
+    places = frame_folders(calibrated, masks, backgrounds)
     solutions: dict[str, dict[str, Any]] = {}
     for path in astrometry:
         solutions |= records(io.read_table(path))
@@ -118,17 +118,6 @@ def stack_frames(
     io.write_outcomes(outcomes, [*every, whole])
 
 
-def _places(
-    calibrated: Sequence[str], masks: Sequence[str], backgrounds: Sequence[str]
-) -> dict[str, tuple[str, str, str]]:
-    """Return for each frame the folders of its block."""
-    return {
-        path.stem: folders
-        for folders in zip(calibrated, masks, backgrounds, strict=True)
-        for path in sorted(Path(folders[0]).glob("*.fits"))
-    }
-
-
 def _reference(solutions: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the frame of the field that the others were aligned to, if they were."""
     names = {str(s["reference"]) for s in solutions.values()} & set(solutions)
@@ -157,7 +146,7 @@ def _input(
     row: Row,
     solution: Mapping[str, Any],
     fluxes: Mapping[str, Mapping[str, Any]],
-    places: Mapping[str, tuple[str, str, str]],
+    places: Mapping[str, tuple[str, ...]],
 ) -> StackInput:
     name = str(row["frame_id"])
     calibrated, masks, backgrounds = places[name]
@@ -211,7 +200,7 @@ def _masters(paths: Sequence[str]) -> dict[str, MasterCells] | None:
     return out or None
 
 
-def _origin(name: str, places: tuple[str, str, str]) -> dict[str, str]:
+def _origin(name: str, places: tuple[str, ...]) -> dict[str, str]:
     """Checksums of the planes of a frame; of a file that cannot be read it is that of the file."""
     try:
         return origin(name, *places)

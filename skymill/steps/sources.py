@@ -16,8 +16,8 @@ from skymill.errors import Result, StepFailed
 from skymill.frame import Background, Frame, MaskBit, has_bits
 from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
 from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.measure.rings import RING_CLIP_SIGMA, mask_sources
 from skymill.steps._artefacts import doubling
-from skymill.steps._rings import RING_CLIP_SIGMA, mask_sources
 from skymill.steps._seeing import (
     BRIGHT,
     SIGMA_TO_FWHM,
