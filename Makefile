@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONHASHSEED = 0
+# A run starts dozens of interpreters: without compiled modules each takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint check truth bench test-external install lock generate clean
 

@@ -19,4 +19,5 @@ with job_log(snakemake.log[0]):
         outcomes=snakemake.output.outcomes,
         settings=snakemake.params.settings,
         code=snakemake.params.code,
+        threads=snakemake.threads,
     )

@@ -803,17 +803,23 @@ class RowReader:
 
     def _open(self) -> None:
         """Where the planes begin in the file; None for compressed ones."""
-        places: dict[str, int | None] = {}
-        with warnings.catch_warnings(), fits.open(self.path, memmap=True) as hdus:
-            warnings.simplefilter("ignore")  # a file that is cut is noticed below
-            self.shape = (int(hdus["SCI"].header["NAXIS2"]), int(hdus["SCI"].header["NAXIS1"]))
-            for name in ("SCI", "ERR"):
-                plain = type(hdus[name]) is fits.ImageHDU and hdus[name].header["BITPIX"] == -32
-                places[name] = int(hdus[name].fileinfo()["datLoc"]) if plain else None
-                told = hdus[name].header.get("DATASUM")
-                if told is not None and plain:
-                    self._sums[name] = int(told)
-        self._places = places
+        units: dict[str, StoredUnit] = {}
+        with self.path.open("rb") as stream:
+            for unit in units_of(stream):
+                units[unit.name] = unit
+                if units.keys() >= {"SCI", "ERR"}:
+                    break
+        first = units["SCI"]
+        kind = "Z" if "ZIMAGE" in first.cards else ""
+        self.shape = (first.number(f"{kind}NAXIS2"), first.number(f"{kind}NAXIS1"))
+        self._places = {}
+        for name in ("SCI", "ERR"):
+            unit = units[name]
+            plain = unit.get("XTENSION") == "IMAGE" and unit.number("BITPIX") == -32
+            self._places[name] = unit.place if plain else None
+            told = unit.get("DATASUM")
+            if told is not None and plain:
+                self._sums[name] = int(told)
 
     def _plane(self, name: str, y0: int, y1: int) -> NDArray[np.float32]:
         place = (self._places or {})[name]
@@ -858,8 +864,8 @@ class RowReader:
     def _read_mask(self) -> tuple[NDArray[Any], NDArray[Any]]:
         from skymill.kernels.stack_rows import runs_of
 
-        with fits.open(self._mask_path, memmap=False) as hdus:
-            mask = np.ascontiguousarray(hdus["MASK"].data, dtype=np.uint16)
+        planes, *_ = read_planes(self._mask_path, ("MASK",))
+        mask = np.ascontiguousarray(planes["MASK"], dtype=np.uint16)
         if mask.shape != self.shape:
             text = f"{self._mask_path.name}: the mask has shape {mask.shape}, not {self.shape}"
             raise FrameRejected("BAD_SHAPE", text)
@@ -873,8 +879,10 @@ class RowReader:
 
 def read_header(path: str | Path) -> fits.Header:
     """Read the primary header of a product."""
-    with fits.open(path, memmap=True) as hdus:
-        return hdus[0].header.copy()
+    with Path(path).open("rb") as stream:
+        for unit in units_of(stream):
+            return unit.header()
+    raise OSError(f"{Path(path).name} is empty")
 
 
 def read_bands(

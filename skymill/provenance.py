@@ -115,15 +115,23 @@ def fingerprint(script: str) -> str:
     return total.hexdigest()[:12]
 
 
-def _imports(source: bytes) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(source)):
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    names: list[str] = []
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.split(".")[0] == "skymill"]
+        elif isinstance(node, ast.ImportFrom):
+            if node.module and node.level == 0:
+                names.append(node.module)
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+        else:  # imports are statements: expressions, most of the tree, hold none
+            for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+                found = getattr(node, part, None)
+                todo += found if isinstance(found, list) else ()
+    return tuple(name for name in names if name.split(".")[0] == "skymill")
 
 
 def _module_file(name: str) -> Path | None:

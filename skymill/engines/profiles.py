@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_LAG", "Profile", "local_scale", "mean_correlation", "spread_pixels"]
 
 MAX_LAG = 5
-_SAMPLES = 1000
+_SAMPLES = 400
 #: Half of the region that the adaptive method of reproject samples, in output pixels.
 ADAPTIVE_SUPPORT = 2.0
 _SPLINE_SUPPORT = 8

@@ -29,6 +29,8 @@ __all__ = [
 
 PACKAGED = Path(__file__).parent
 FALLBACK = "generic"
+#: The same rules compiled, where the library has them: ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def instrument_directories() -> list[Path]:
@@ -106,7 +108,8 @@ def _load(path: str) -> Instrument:
 def _parse(path: str, changed: int) -> Instrument:  # noqa: ARG001
     name = Path(path).name
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_LOADER)  # noqa: S506 (both are safe)
     except OSError as error:
         raise ConfigError(f"instrument {name}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -46,6 +46,7 @@ def stack_frames(
     grid_files: Sequence[str] = (),
     fields: int = 1,
     masters: Sequence[str] = (),
+    threads: int = 1,
 ) -> None:
     """Stack the frames of a field and filter.
 
@@ -73,6 +74,8 @@ def stack_frames(
         scale by the zero points.
     masters : sequence of str
         Files of the masters of these blocks, for the errors that frames share.
+    threads : int
+        Frames resampled at a time; the stack does not depend on it.
     """
     name = Path(stack_file).stem
     before = latest_outcomes(upstream)
@@ -95,12 +98,14 @@ def stack_frames(
     cards = provenance.cards("stack", code=code, settings=settings, inputs=inputs)
     try:
         reference = _reference(solutions)
+        for solution in solutions.values():
+            solution["wcs"] = io.wcs_from_text(str(solution["wcs"]))
         grid = _grid(solutions, settings, reference)
         frames = [_input(row, solutions[str(row["frame_id"])], fluxes, places) for row in usable]
         options = {key: value for key, value in settings.items() if key != "grid"}
         result = stack(
             frames, grid, reference=reference, masters=_masters(masters),
-            scratch=Path(stack_file).parent, **options,
+            scratch=Path(stack_file).parent, threads=threads, **options,
         )  # fmt: skip
     except StepFailed as failure:
         whole = Outcome.from_failure(name, "stack", failure)
@@ -128,7 +133,7 @@ def _grid(
     solutions: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], reference: str | None
 ) -> Grid:
     solved = [
-        (name, io.wcs_from_text(str(item["wcs"])), (int(item["ny"]), int(item["nx"])))
+        (name, item["wcs"], (int(item["ny"]), int(item["nx"])))
         for name, item in solutions.items()
         if item["solution"] != "none"
     ]
@@ -159,7 +164,7 @@ def _input(
     return StackInput(
         name,
         {**row, **facts},
-        io.wcs_from_text(str(solution["wcs"])),
+        solution["wcs"],
         (int(solution["ny"]), int(solution["nx"])),
         fluxes[name],
         read=read,

@@ -10,7 +10,7 @@ from skymill.kernels.resample import _row_linear, _row_nodes
 __all__ = ["footprint_or", "line_linear", "line_positions", "linear_rows", "pad_rows", "row_span"]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def line_positions(line, step, nx, out):  # type: ignore[no-untyped-def]
     """Cubic along a row of nodes, in the coefficients of each cell, for ``nx`` pixels."""
     for k in range((nx + step - 1) // step):
@@ -28,7 +28,7 @@ def line_positions(line, step, nx, out):  # type: ignore[no-untyped-def]
             cell[i] = ((c3 * f + c2) * f + c1) * f + b
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def line_linear(line, step, nx, out):  # type: ignore[no-untyped-def]
     """Linear along a row of nodes, for ``nx`` pixels."""
     for k in range((nx + step - 1) // step):
@@ -40,7 +40,7 @@ def line_linear(line, step, nx, out):  # type: ignore[no-untyped-def]
             cell[i] = b + slope * i
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def linear_rows(nodes, step, row0, rows, nx):  # type: ignore[no-untyped-def]
     """Return a smooth quantity at every pixel of some rows, linear between the nodes.
 
@@ -63,7 +63,7 @@ def linear_rows(nodes, step, row0, rows, nx):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def row_span(x_nodes, y_nodes, step, row0, rows, nx, my, mx):  # type: ignore[no-untyped-def]
     """Return the lowest and highest input position that some output rows reach.
 
@@ -107,7 +107,7 @@ def row_span(x_nodes, y_nodes, step, row0, rows, nx, my, mx):  # type: ignore[no
         row = min((row // step + 1) * step, end)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def pad_rows(value, err, mask, bad, edge, no_data, pad, out):  # type: ignore[no-untyped-def]
     """Copy input rows into padded planes: bad pixels hold zero, the border has a bit.
 
@@ -148,20 +148,20 @@ def pad_rows(value, err, mask, bad, edge, no_data, pad, out):  # type: ignore[no
             br[c] = own
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _or_shifted(source, shift, out):  # type: ignore[no-untyped-def]
     moved = source[shift:]
     for c in range(moved.size):
         out[c] = source[c] | moved[c]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _or_rows(one, two, out):  # type: ignore[no-untyped-def]
     for c in range(out.size):
         out[c] = one[c] | two[c]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def footprint_or(bits, taps):  # type: ignore[no-untyped-def]
     """Return the OR of ``taps x taps`` pixels, at the lowest row and column of each.
 

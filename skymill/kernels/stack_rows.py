@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def expand_rows(spline, y0, y1, nx):  # type: ignore[no-untyped-def]
     """Expand some rows of a prepared mesh (`skymill.kernels.mesh.mesh_spline`).
 
@@ -38,7 +38,7 @@ def expand_rows(spline, y0, y1, nx):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def prepare_rows(sci, err, mask, background, bad, no_data, value, sigma, bits):  # type: ignore[no-untyped-def]
     """Subtract the background; bad pixels become zeros that a bit excludes.
 
@@ -64,7 +64,7 @@ def prepare_rows(sci, err, mask, background, bad, no_data, value, sigma, bits): 
         _select_row(err[r], bits[r], np.uint16(bad), sigma[r])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _mark_row(sci, err, mask, no_data, bits):  # type: ignore[no-untyped-def]
     for c in range(sci.size):
         # The difference of a value that is not finite from itself is not zero.
@@ -72,21 +72,21 @@ def _mark_row(sci, err, mask, no_data, bits):  # type: ignore[no-untyped-def]
         bits[c] = mask[c] | (np.uint16(0) if finite else no_data)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _subtract_row(sci, background, bits, bad, value):  # type: ignore[no-untyped-def]
     for c in range(sci.size):
         v = sci[c] - background[c]
         value[c] = v if (bits[c] & bad) == 0 else np.float32(0)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _select_row(err, bits, bad, sigma):  # type: ignore[no-untyped-def]
     for c in range(err.size):
         s = err[c]
         sigma[c] = s if (bits[c] & bad) == 0 else np.float32(0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def smooth_rows(nodes, step, row0, rows, nx, out):  # type: ignore[no-untyped-def]
     """Interpolate a smooth quantity linearly at every eighth column of some rows.
 
@@ -114,7 +114,7 @@ def smooth_rows(nodes, step, row0, rows, nx, out):  # type: ignore[no-untyped-de
             out[r, i] = value if np.isfinite(value) and value > 0 else 1.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def cell_medians(value, k2, size, out):  # type: ignore[no-untyped-def]
     """Median of the usable values of some rows in each of ``out.size`` runs of columns.
 
@@ -134,7 +134,7 @@ def cell_medians(value, k2, size, out):  # type: ignore[no-untyped-def]
         out[i] = select(buffer, m, m // 2) if m > 0 and m >= half else np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def word_total(words):  # type: ignore[no-untyped-def]
     """Sum of 32-bit words in the byte order of this machine."""
     total = np.uint64(0)
@@ -143,7 +143,7 @@ def word_total(words):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def runs_of(mask, starts, values):  # type: ignore[no-untyped-def]
     """Write where runs of equal bits begin; returns how many there are.
 
@@ -167,7 +167,7 @@ def runs_of(mask, starts, values):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fill_runs(starts, values, first, out):  # type: ignore[no-untyped-def]
     """Expand runs into ``out``, which begins at the pixel ``first``."""
     k = np.searchsorted(starts, first, side="right") - 1

@@ -222,6 +222,9 @@ def lag_products(x, y, jacobian, table, rule, half, size):  # type: ignore[no-un
     out = np.zeros((2 * half + 1, 2 * half + 1), np.float64)
     wx = np.empty(size, np.float64)
     wy = np.empty(size, np.float64)
+    if rule[3] == 1:  # the product of two profiles: so is the sum
+        _lag_products_1d(x, y, jacobian, table, rule, half, (wx, wy, wx.copy(), wy.copy()), out)
+        return _mirrored(out) / max(x.size, 1)
     one = np.empty((size, size), np.float64)
     two = np.empty((size, size), np.float64)
     for k in range(x.size):
@@ -239,8 +242,39 @@ def lag_products(x, y, jacobian, table, rule, half, size):  # type: ignore[no-un
                     for i in range(max(x0, x1), min(x0 + nx, x1 + mx)):
                         total += one[j - y0, i - x0] * two[j - y1, i - x1]
                 out[half + dy, half + dx] += total
+    return _mirrored(out) / max(x.size, 1)
+
+
+@njit(cache=True)
+def _lag_products_1d(x, y, jacobian, table, rule, half, work, out):  # type: ignore[no-untyped-def]
+    """Add the sums of a separable kernel; ``work`` holds two pairs of weights."""
+    wx, wy, vx, vy = work
+    for k in range(x.size):
+        a, b, c, d = jacobian[0, k], jacobian[1, k], jacobian[2, k], jacobian[3, k]
+        size_x, size_y = _stretch(a, b, rule), _stretch(c, d, rule)
+        x0, nx = _axis(x[k], size_x, table, rule, wx)
+        y0, ny = _axis(y[k], size_y, table, rule, wy)
+        for dy in range(half + 1):
+            for dx in range(-half if dy else 0, half + 1):
+                x1, mx = _axis(x[k] + a * dx + b * dy, size_x, table, rule, vx)
+                along = 0.0
+                for i in range(max(x0, x1), min(x0 + nx, x1 + mx)):
+                    along += wx[i - x0] * vx[i - x1]
+                if along == 0.0:
+                    continue
+                y1, my = _axis(y[k] + c * dx + d * dy, size_y, table, rule, vy)
+                across = 0.0
+                for j in range(max(y0, y1), min(y0 + ny, y1 + my)):
+                    across += wy[j - y0] * vy[j - y1]
+                out[half + dy, half + dx] += along * across
+
+
+@njit(cache=True)
+def _mirrored(out):  # type: ignore[no-untyped-def]
+    """Fill the lags that are minus those filled."""
+    half = out.shape[0] // 2
     for dy in range(half + 1):
         for dx in range(-half, half + 1):
             if dy > 0 or dx > 0:
                 out[half - dy, half - dx] = out[half + dy, half + dx]
-    return out / max(x.size, 1)
+    return out

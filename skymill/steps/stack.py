@@ -129,6 +129,7 @@ def stack(
     reference: str | None = None,
     masters: Mapping[str, MasterCells] | None = None,
     scratch: str | Path | None = None,
+    threads: int = 1,
     enabled: bool = True,
     pixel_scale_arcsec: float | None = None,
     orientation: str = "frame",
@@ -182,6 +183,8 @@ def stack(
         Errors of the masters that the frames' calibrations name.
     scratch : str or Path, optional
         Folder for temporary files of an engine.
+    threads : int
+        Frames resampled at a time by the engine skymill. The result does not depend on it.
     enabled, pixel_scale_arcsec, orientation, max_mpix : bool, float, str, float
         Not used here: they belong to the plan and to `skymill.grid`, but are settings of
         this step, which is given all of them.
@@ -206,7 +209,10 @@ def stack(
         minimum_throughput=minimum_throughput,
         select=select,
     )
-    how = How(combine, clip_sigma, grow_sigma, structure_tolerance, seeing_tolerance, memory_mb)
+    how = How(
+        combine, clip_sigma, grow_sigma, structure_tolerance, seeing_tolerance, memory_mb,
+        threads if engine == "skymill" else 1,  # others keep state or run programs
+    )  # fmt: skip
     task = _Task(
         grid, how, engine, kernel, convention, reference_exptime(chosen, reference),
         match_background, tuple(maps), noise_check, masters, max_clipped_fraction, select, scratch,

@@ -7,6 +7,8 @@ and the growth (one more); what the later stages still need is carried to the ne
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +36,8 @@ _SAMPLE = 13
 _MAJORITY = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
 #: Bytes that a pixel of a frame takes in a band, and those of an open frame.
 _PIXEL_BYTES, _FRAME_BYTES = 14, 400_000
+#: Bytes of a pixel of a frame that is being read; two are at a time.
+_READ_BYTES = 120
 _FEWEST_ROWS = 16
 
 
@@ -47,6 +51,7 @@ class How:
     structure_tolerance: float = 0.05
     seeing_tolerance: float = 0.3
     memory_mb: float = 500.0
+    threads: int = 1
 
     @property
     def equal(self) -> bool:
@@ -187,8 +192,8 @@ class Bands:
         while low < high:  # the most rows that fit: more rows may mean more frames
             height = (low + high + 1) // 2
             n = max(len(self._touching(base, base + height)), 1)
-            # What is carried on is there twice for a moment; one frame is being read.
-            fit = int(left / (nx * (size * n + 60))) - _TEST - _GROW
+            # What is carried on is there twice for a moment.
+            fit = int(left / (nx * (size * n + _READ_BYTES))) - _TEST - _GROW
             low, high = (height, high) if fit >= height else (low, height - 1)
         height = low
         # Bands of equal height cost fewer halos than many full ones and a thin one.
@@ -287,35 +292,35 @@ class Bands:
         )  # fmt: skip
 
     def _fill(self, top: int) -> None:
-        """Resample the new rows of all frames."""
+        """Resample the new rows of all frames, each into its own part of the planes."""
+        slots = range(len(self._index))
+        with ThreadPoolExecutor(self.how.threads) as pool:
+            list(pool.map(lambda slot: self._fill_frame(slot, top), slots))
+
+    def _fill_frame(self, slot: int, top: int) -> None:
         from skymill.kernels.stack_rows import smooth_rows
 
         assert self._cube is not None
         cube, nx = self._cube, self.shape[1]
-        first = self._filled
-        for slot, i in enumerate(self._index):
-            member = self.members[i]
-            whole = self._window(slot, first, top)
-            low, high = max(member.rows[0], first), min(member.rows[1], top)
-            if low >= high:
-                low = high = first
-            for rows in (slice(0, low - first), slice(high - first, top - first)):
-                whole.k2[rows] = 0
-                whole.mask[rows] = 0
-            if low < high:
-                part = slice(low - first, high - first)
-                planes = WarpPlanes(
-                    whole.value[part], whole.variance[part], whole.k2[part], whole.mask[part]
-                )
-                member.warp.fill(low, planes)  # type: ignore[union-attr]
-                _subtract_level(planes, member.level, low, self.shape)
-            step = member.mapping.step  # type: ignore[union-attr]
-            rows = slice(first - self._base, top - self._base)
-            for nodes, out in (
-                (member.scale_nodes, cube.scale),
-                (member.noise_nodes, cube.noise),
-            ):
-                smooth_rows(nodes, step, first, top - first, nx, out[slot, rows])
+        first, member = self._filled, self.members[self._index[slot]]
+        whole = self._window(slot, first, top)
+        low, high = max(member.rows[0], first), min(member.rows[1], top)
+        if low >= high:
+            low = high = first
+        for rows in (slice(0, low - first), slice(high - first, top - first)):
+            whole.k2[rows] = 0
+            whole.mask[rows] = 0
+        if low < high:
+            part = slice(low - first, high - first)
+            planes = WarpPlanes(
+                whole.value[part], whole.variance[part], whole.k2[part], whole.mask[part]
+            )
+            member.warp.fill(low, planes)  # type: ignore[union-attr]
+            _subtract_level(planes, member.level, low, self.shape)
+        step = member.mapping.step  # type: ignore[union-attr]
+        rows = slice(first - self._base, top - self._base)
+        for nodes, out in ((member.scale_nodes, cube.scale), (member.noise_nodes, cube.noise)):
+            smooth_rows(nodes, step, first, top - first, nx, out[slot, rows])
 
     def _combine(self, top: int) -> None:
         """Means of the new rows, rejection and growth of those whose neighbours are there."""
@@ -332,8 +337,16 @@ class Bands:
         start, new = self._tested - base, self._filled - base
         used, clipped = (np.zeros(len(self._index), np.int64) for _ in range(2))
         bits = (second, int(_MAJORITY), hole)
-        args = (base, new, top - base, clip, how.equal, bits, out.planes, centre, todo, used)
-        first_pass(cube, *args)
+
+        def first(rows: tuple[int, int]) -> NDArray[np.int64]:
+            counts = np.zeros(len(self._index), np.int64)
+            args = (clip, how.equal, bits, out.planes, centre, todo, counts)
+            first_pass(cube, base, *rows, *args)
+            return counts
+
+        edges = np.linspace(new, top - base, how.threads + 1).astype(int).tolist()
+        with ThreadPoolExecutor(how.threads) as pool:  # rows do not know of each other
+            used = sum(pool.map(first, itertools.pairwise(edges)), used)
         if how.combine == "clipped":
             centre_rows(cube, new, top - base, second, centre, todo)
             end = top - base if last else top - base - _TEST

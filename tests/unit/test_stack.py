@@ -154,10 +154,11 @@ def test_neighbours_of_a_hit_have_a_lower_threshold():
     assert alone.coverage[40, 51] == 5
 
 
-def test_bands_and_order_do_not_change_a_bit():
+@pytest.mark.parametrize("how", [{"memory_mb": 0.1}, {"threads": 3}])
+def test_bands_order_and_threads_do_not_change_a_bit(how):
     inputs = [member(f"f{i}", noise(i), wcs=linear(0.3 * i, -0.4 * i)) for i in range(5)]
     whole = run(inputs).value
-    banded = run(inputs[::-1], memory_mb=0.1).value
+    banded = run(inputs[::-1], **how).value
     for one, other in (
         (whole.frame.sci, banded.frame.sci),
         (whole.frame.err, banded.frame.err),

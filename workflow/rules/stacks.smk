@@ -36,6 +36,7 @@ rule stack:
         "benchmarks/stack/{stack}.tsv"
     conda:
         ENV
+    threads: 2
     resources:
         # Resampled frames, and the planes of the stack, the masters and what is imported.
         mem_mb=lambda wildcards, attempt: attempt
