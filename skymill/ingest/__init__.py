@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from skymill.errors import ConfigError
 from skymill.ingest.cache import Remembered, load_cache, save_cache
-from skymill.ingest.files import Context, read_file, rejected_row, remembered
+from skymill.ingest.files import Context, rejected_row, remembered
 from skymill.ingest.group import check_groups
 from skymill.ingest.image import Checks
 from skymill.ingest.overrides import Overrides, read_overrides
 from skymill.ingest.scan import Entry, list_tree
 from skymill.ingest.table import summary
+from skymill.ingest.workers import read_files
 from skymill.instruments import all_instruments, instrument_names, load_instrument
 from skymill.io_raw import Limits
 from skymill.sheet import sort_key
@@ -81,6 +82,7 @@ def ingest(
     temperature_tolerance_k: float = 3.0,
     dead_area_reject: float = 0.6,
     unused_overrides: str = "error",
+    workers: int | None = None,
 ) -> Ingested:
     """Read a raw tree and return the rows of its sheet.
 
@@ -102,6 +104,8 @@ def ingest(
     max_file_mb, follow_links, checksum, max_cards, min_side_px, settle_s, bias_max_exposure_s, \
 temperature_tolerance_k, dead_area_reject, unused_overrides
         Settings of ingest, described in docs/settings.md.
+    workers : int, optional
+        Processes that read, see `skymill.ingest.workers.read_files`.
 
     Returns
     -------
@@ -136,15 +140,18 @@ temperature_tolerance_k, dead_area_reject, unused_overrides
     known = load_cache(cache)
     files: dict[str, Remembered] = {}
     rows: list[Row] = []
-    n_read = 0
+    old = {
+        entry.path: remembered(entry, known.get(entry.path), context)
+        for entry in listing.entries
+        if not entry.code
+    }
+    wanted = [entry for entry in listing.entries if not entry.code and old[entry.path] is None]
+    reading = read_files(wanted, context, workers=workers)
     for number, entry in enumerate(listing.entries):
         if entry.code:
             rows.append(rejected_row(entry, entry.code, entry.message))
             continue
-        fresh = remembered(entry, known.get(entry.path), context)
-        if fresh is None:
-            fresh = read_file(entry, context)
-            n_read += 1
+        fresh = old[entry.path] or next(reading)
         rows.extend(fresh.rows)
         # What may heal without a change of the file's time is looked at again.
         if not any(row["code"] in _PASSING for row in fresh.rows):
@@ -160,7 +167,7 @@ temperature_tolerance_k, dead_area_reject, unused_overrides
         unmatched,
         listing.unreadable_dirs,
         sorted({str(row["path"]) for row in previous or () if row["path"] not in paths}),
-        n_read,
+        len(wanted),
         _notes(listing.hidden, listing.entries, context.now_s),
     )
 

@@ -633,3 +633,32 @@ def test_real_sbig_with_the_documented_overrides(
     assert clean["OBSERVER"] == "Observer's Name"
     assert "PEDESTAL" not in clean
     assert dt.datetime.fromisoformat(clean["DATE-OBS"]).year == 2018
+
+
+def _mixed(raw: Path) -> None:
+    for number in range(6):
+        _write(raw / f"{number}.fits", number)
+    (raw / "cut.fits").write_bytes((raw / "0.fits").read_bytes()[:4000])
+
+
+def test_processes_find_what_one_finds(tmp_path: Path) -> None:
+    _mixed(tmp_path / "raw")
+    alone = ingest(tmp_path / "raw", workers=1)
+    assert len(alone.rows) == 7
+    assert ingest(tmp_path / "raw", workers=3) == alone
+
+
+def test_a_process_that_dies_loses_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from skymill.ingest import workers
+
+    class Dying(workers.ProcessPoolExecutor):
+        def map(self, work: Any, entries: Any, **_: Any) -> Any:
+            yield from map(work, entries[:3])
+            raise BrokenProcessPool("killed")
+
+    _mixed(tmp_path / "raw")
+    alone = ingest(tmp_path / "raw", workers=1)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Dying)
+    assert ingest(tmp_path / "raw", workers=3) == alone

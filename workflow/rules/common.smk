@@ -65,6 +65,12 @@ def memory(mb):
     return lambda wildcards, attempt: mb * attempt
 
 
+def threads_of(block):
+    """Return the threads of a job: small frames leave the compiled code too often."""
+    first = plan().rows[block.frames[0]]
+    return 2 if first["nx"] * first["ny"] > 1e6 else 1
+
+
 def outcomes(step, names):
     return [f"results/outcomes/{step}/{name}.csv" for name in names]
 

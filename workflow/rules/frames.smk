@@ -42,7 +42,7 @@ rule mask:
         "benchmarks/mask/{block}.tsv"
     conda:
         ENV
-    threads: 2
+    threads: lambda wildcards: threads_of(block_of(wildcards))
     resources:
         mem_mb=memory(3000),
     params:
