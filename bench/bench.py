@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,8 @@ from bench import (
     series,
     stacks,
 )
-from bench.runs import BUILD, Figure, project, publish, skymill
-from skymill.simulate import NightConfig, simulate_night
+from bench.runs import BUILD, Figure, project, publish, simulated, skymill
+from skymill.simulate import NightConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,14 +58,7 @@ def night_2k(n_light: int) -> NightConfig:
 
 def chain(folder: Path, n_light: int) -> list[Figure]:
     """Run the whole chain once and tell what it cost, by step."""
-    night = folder / "night"
-    config = night_2k(n_light)
-    stamp = night / "bench.json"
-    wanted = config.model_dump_json()
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(night, ignore_errors=True)
-        simulate_night(night, config)
-        stamp.write_text(wanted, encoding="utf-8")
+    night = simulated(folder / "night", night_2k(n_light))
     place = project(folder / "project", night / "raw", reference=night / "truth" / "reference.csv")
     skymill("ingest", "-d", place)
     cost = skymill("run", "-d", place, "--cores", 1)

@@ -22,8 +22,8 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from bench.runs import ROOT, Cost, Figure, project, skymill
-from skymill.simulate import NightConfig, simulate_night
+from bench.runs import ROOT, Cost, Figure, project, simulated, skymill
+from skymill.simulate import NightConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +49,7 @@ def night(n_light: int) -> NightConfig:
 
 def figures(folder: Path, *, n_light: int = 12, rounds: int = 2) -> list[Figure]:
     """Run all routes in turn and return the paired ratios of CPU time."""
-    place = folder / "night"
-    config = night(n_light)
-    stamp, wanted = place / "peers.json", config.model_dump_json()
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(place, ignore_errors=True)
-        simulate_night(place, config)
-        stamp.write_text(wanted, encoding="utf-8")
+    place = simulated(folder / "night", night(n_light))
     routes = ["A", "B"] if shutil.which("SWarp") else ["A"]
     costs: dict[str, list[Cost]] = {name: [] for name in ["S", *routes]}
     for _ in range(rounds):

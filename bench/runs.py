@@ -14,8 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skymill.simulate import simulate_night
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from skymill.simulate import NightConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -70,7 +74,7 @@ def publish(figures: Iterable[Figure], path: Path) -> None:
         print(
             f"{row['name']:<{width}}  {row['value']:.5g}{unit}  n={row['n']}{goal}  {row['note']}"
         )
-    print(f"written: {path.relative_to(ROOT)}")
+    print(f"written: {os.path.relpath(path, ROOT)}")
 
 
 def skymill(*arguments: str | Path, allowed: tuple[int, ...] = (0, 10)) -> Cost:
@@ -121,6 +125,16 @@ def project(
         config = folder / "config" / "config.yaml"
         config.write_text(config.read_text(encoding="utf-8") + more, encoding="utf-8")
     return folder
+
+
+def simulated(place: Path, config: NightConfig) -> Path:
+    """Return the folder of a simulated night, which is made anew only if it is another."""
+    stamp, wanted = place / "night.json", config.model_dump_json()
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(place, ignore_errors=True)
+        simulate_night(place, config)
+        stamp.write_text(wanted, encoding="utf-8")
+    return place
 
 
 def tree_digest(folder: Path) -> dict[str, str]:

@@ -9,11 +9,10 @@ cores: ``skymill ingest`` and ``skymill run``, report included. The simulation i
 from __future__ import annotations
 
 import argparse
-import shutil
 from typing import TYPE_CHECKING
 
-from bench.runs import BUILD, Figure, project, publish, skymill
-from skymill.simulate import NightConfig, simulate_night
+from bench.runs import BUILD, Figure, project, publish, simulated, skymill
+from skymill.simulate import NightConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,12 +65,7 @@ def figures(folder: Path, n_light: int = FRAMES) -> list[Figure]:
     """
     from bench.bench import step_costs
 
-    place, config = folder / f"night_{n_light}", night(n_light)
-    stamp, wanted = place / "series.json", config.model_dump_json()
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(place, ignore_errors=True)
-        simulate_night(place, config)
-        stamp.write_text(wanted, encoding="utf-8")
+    place = simulated(folder / f"night_{n_light}", night(n_light))
     made = project(folder / "project", place / "raw", reference=place / "truth" / "reference.csv")
     first = skymill("ingest", "-d", made)
     second = skymill("run", "-d", made, "--cores", CORES)
