@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "Affine", "Fit", "fit_affine", "fit_best", "identity", "mirror", "turn"]
+__all__ = ["GAIN", "KINDS", "Affine", "Fit", "fit_affine", "fit_best", "identity", "mirror", "turn"]
 
 #: Kind of transformation: (free parameters, fewest stars).
 KINDS: dict[str, tuple[int, int]] = {
@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[int, int]] = {
 }
 
 #: Chi-square that one more (two more) parameters must gain: probability 1 % by chance.
-_GAIN = {1: 6.63, 2: 9.21, 3: 11.34, 4: 13.28}
+GAIN = {1: 6.63, 2: 9.21, 3: 11.34, 4: 13.28}
 
 #: With fewer degrees of freedom the residuals do not tell the noise.
 _MIN_DOF = 4
@@ -216,7 +216,7 @@ def fit_best(
     chosen = len(fits) - 1
     for i in range(len(fits)):
         better = any(
-            (fits[i][2] - fits[j][2]) / noise > _GAIN[fits[j][1] - fits[i][1]]
+            (fits[i][2] - fits[j][2]) / noise > GAIN[fits[j][1] - fits[i][1]]
             for j in range(i + 1, len(fits))
         )
         if not better:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skymill.aperture_correction import total_over_main
-from skymill.frame import MaskBit, has_bits
-from skymill.kernels.apertures import aperture_sum
+from skymill.kernels.circles import aperture_sums
+from skymill.kernels.empty import clear_places
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -171,9 +171,9 @@ def empty_apertures(
         nan = float("nan")
         return EmptyApertures(nan, nan, nan, len(x))
     level = background.level_map()
-    sums = aperture_sum(frame.sci - level, frame.err, frame.mask, x, y, radius_px)
-    good = np.isfinite(sums.flux)
-    flux, error = sums.flux[good], sums.flux_err[good]
+    sums = aperture_sums(frame.sci - level, frame.err, frame.mask, x, y, [radius_px])
+    good = np.isfinite(sums.flux[:, 0])
+    flux, error = sums.flux[good, 0], sums.flux_err[good, 0]
     middle = float(np.median(flux))
     return EmptyApertures(
         1.4826 * float(np.median(np.abs(flux - middle))),
@@ -196,12 +196,12 @@ def empty_positions(
 
     Parameters are those of `empty_apertures`.
     """
-    blocked = has_bits(frame.mask, MaskBit(0xFFFF)) | ~np.isfinite(frame.sci)
-    return _positions(blocked, sources, source_radius, radius_px, number, seed)
+    return _positions(frame.sci, frame.mask, sources, source_radius, radius_px, number, seed)
 
 
 def _positions(
-    blocked: NDArray[np.bool_],
+    sci: NDArray[np.float32],
+    mask: NDArray[np.uint16],
     sources: NDArray[np.float64],
     source_radius: NDArray[np.float64],
     radius: float,
@@ -209,7 +209,7 @@ def _positions(
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw positions whose aperture is empty, as many as are independent."""
-    ny, nx = blocked.shape
+    ny, nx = sci.shape
     rng = np.random.default_rng(seed)
     reach = int(np.ceil(radius + 1))
     if min(nx, ny) <= 2 * reach + 1:
@@ -217,13 +217,15 @@ def _positions(
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = np.hypot(dx, dy) <= radius + 0.7
     dx, dy = dx[disc], dy[disc]
+    good = np.flatnonzero(np.isfinite(sources).all(axis=1) & np.isfinite(source_radius))
+    good = good[np.argsort(sources[good, 0], kind="stable")]
+    near = (*np.ascontiguousarray(sources[good].T), source_radius[good] + radius)
     found: list[NDArray[np.float64]] = []
     n_found = n_drawn = 0
     for _ in range(_ROUNDS):
         xy = rng.uniform([reach, reach], [nx - 1 - reach, ny - 1 - reach], (2 * number, 2))
-        cell = np.rint(xy).astype(int)
-        clear = ~blocked[cell[:, 1, None] + dy, cell[:, 0, None] + dx].any(axis=1)
-        clear &= _away(xy, sources, source_radius + radius)
+        x, y = (np.ascontiguousarray(xy[:, axis]) for axis in (0, 1))
+        clear = clear_places(x, y, sci, mask, dx, dy, *near)
         found.append(xy[clear])
         n_found, n_drawn = n_found + int(clear.sum()), n_drawn + len(xy)
         # The free area follows from the fraction of hits.
@@ -232,20 +234,3 @@ def _positions(
             break
     positions = np.concatenate(found)[: min(number, most)]
     return positions[:, 0], positions[:, 1]
-
-
-def _away(
-    xy: NDArray[np.float64], sources: NDArray[np.float64], radius: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Say which positions are further from every source than its radius."""
-    from scipy.spatial import cKDTree
-
-    out = np.ones(len(xy), dtype=bool)
-    good = np.isfinite(sources).all(axis=1) & np.isfinite(radius)
-    if not good.any():
-        return out
-    sources, radius = sources[good], radius[good]
-    tree = cKDTree(xy)
-    for near in tree.query_ball_point(sources, radius):
-        out[near] = False
-    return out

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from skymill.frame import Later
 
-__all__ = ["CardText", "card_text", "framed", "primary_cards"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["CardText", "card_text", "extended", "framed", "primary_cards"]
 
 #: Cards that astropy moves, changes or removes when it makes a unit.
 _STRUCTURAL = frozenset(
@@ -47,6 +49,14 @@ class CardText:
         self._odd: set[str] = set()
         for card in () if header is None else header.cards:
             self._add(card.keyword, str(card))
+
+    @classmethod
+    def of(cls, texts: Iterable[tuple[str, str]]) -> CardText:
+        """Return cards that are already text: keyword and 80 letters of each."""
+        new = cls()
+        for keyword, text in texts:
+            new._add(keyword, text)
+        return new
 
     def copy(self) -> CardText:
         """Return cards of their own."""
@@ -95,6 +105,11 @@ class CardText:
             new._odd.discard(keyword)
         return new
 
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Keyword to card, in order."""
+        return self._texts
+
     def header(self) -> fits.Header:
         """Return the cards as a header of astropy."""
         return fits.Header.fromstring(str(self))
@@ -114,6 +129,32 @@ def card_text(keyword: str, value: Any, comment: str) -> str:
 @lru_cache(maxsize=4096, typed=True)
 def _card_text(keyword: str, value: Any, comment: str) -> str:
     return str(fits.Card(keyword, value, comment))
+
+
+def extended(header: fits.Header | None, cards: Mapping[str, Any]) -> fits.Header | Later:
+    """Return a header with further cards, each in its place or behind the others.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header, optional
+        Cards to begin with. Not modified.
+    cards : mapping
+        Keyword to (value, comment).
+
+    Returns
+    -------
+    astropy.io.fits.Header or Later
+        For a `skymill.frame.Frame`: as text where it can be, which costs a tenth.
+    """
+    text = CardText(header)
+    for keyword, value in cards.items():
+        text.set(keyword, value)
+    if text.plain:
+        return Later(text.header, text.texts)
+    whole = fits.Header() if header is None else header.copy()
+    for keyword, value in cards.items():
+        whole[keyword] = value
+    return whole
 
 
 def framed(make: Callable[[fits.Header], fits.Header]) -> tuple[str, str]:
@@ -137,9 +178,9 @@ def framed(make: Callable[[fits.Header], fits.Header]) -> tuple[str, str]:
     return "".join(texts[:place]), "".join(texts[place + 1 :])
 
 
-def primary_cards(header: fits.Header, cards: Mapping[str, Any]) -> CardText | None:
+def primary_cards(header: fits.Header | CardText, cards: Mapping[str, Any]) -> CardText | None:
     """Return the cards of a primary header; None if astropy must make it."""
-    text = CardText(header)
+    text = header if isinstance(header, CardText) else CardText(header)
     text = text.without(
         "SIMPLE", "BITPIX", "NAXIS", "EXTEND", "CHECKSUM", "DATASUM", "BUNIT", "BLANK", "EXTNAME"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -40,15 +41,41 @@ class StoredUnit:
     ----------
     stream : binary file
         The file.
-    cards : dict
-        Keyword to card, as it is written.
+    text : str
+        The header, as it is written.
     place : int
         Where the data begin.
     """
 
     stream: BinaryIO
-    cards: dict[str, str]
+    text: str
     place: int
+
+    @cached_property
+    def cards(self) -> dict[str, str]:
+        """Keyword to card, in order; those that are there again are found by nobody."""
+        cards: dict[str, str] = {}
+        for at in range(0, len(self.text), _CARD):
+            keyword = self.text[at : at + 8].rstrip()
+            if keyword == "END":
+                break
+            if keyword in cards or keyword in ("COMMENT", "HISTORY", "CONTINUE", ""):
+                keyword = f"{keyword} {at}"
+            cards[keyword] = self.text[at : at + _CARD]
+        return cards
+
+    def card(self, keyword: str) -> str | None:
+        """Return the first card of a keyword; few are asked for, so nothing is made of the rest."""
+        wanted, at = f"{keyword:<8}=", -1
+        while True:
+            at = self.text.find(wanted, at + 1)
+            if at < 0 or at % _CARD == 0:
+                return None if at < 0 else self.text[at : at + _CARD]
+
+    @property
+    def compressed(self) -> bool:
+        """True for the table of a compressed image."""
+        return self.get("ZIMAGE") == "T"
 
     @property
     def name(self) -> str:
@@ -57,7 +84,7 @@ class StoredUnit:
 
     def get(self, keyword: str) -> str | int | None:
         """Return a text or a whole number of the header."""
-        card = self.cards.get(keyword)
+        card = self.card(keyword)
         if card is None:
             return None
         text = card[10:].lstrip()
@@ -86,16 +113,16 @@ class StoredUnit:
     def header(self) -> fits.Header:
         """Return the header of an image; that of a compressed one without its table."""
         texts = list(self.cards.values())
-        if "ZIMAGE" in self.cards:
+        if self.compressed:
             texts = [text for key, text in self.cards.items() if not _OF_TABLE.match(key)]
         return fits.Header.fromstring("".join(texts))
 
     def plane(self) -> NDArray[Any] | None:
         """Return the pixels in native byte order; None if astropy must read them."""
-        if self.get("ZIMAGE") == "T":
+        if self.compressed:
             return self._decoded()
         kind = _TYPES.get(self.number("BITPIX"))
-        odd = {"BSCALE", "BZERO", "BLANK", "GROUPS"} & self.cards.keys()
+        odd = any(map(self.card, ("BSCALE", "BZERO", "BLANK", "GROUPS")))
         if kind is None or self.number("NAXIS") != 2 or odd:
             return None
         out = np.empty((self.number("NAXIS2"), self.number("NAXIS1")), kind)
@@ -121,7 +148,7 @@ class StoredUnit:
         }  # fmt: skip
         if any(self.get(key) != value for key, value in expected.items()):
             return None
-        if "ZBLANK" in self.cards or "THEAP" in self.cards:
+        if self.card("ZBLANK") or self.card("THEAP"):
             return None
         if not _DESCRIPTOR.match(str(self.get("TFORM1"))):
             return None
@@ -153,15 +180,7 @@ def units_of(stream: BinaryIO) -> Iterator[StoredUnit]:
         if text is None:
             return
         place += len(text)
-        cards: dict[str, str] = {}
-        for at in range(0, len(text), _CARD):
-            keyword = text[at : at + 8].rstrip()
-            if keyword == "END":
-                break
-            if keyword in cards or keyword in ("COMMENT", "HISTORY", "CONTINUE", ""):
-                keyword = f"{keyword} {at}"  # kept in order, but found by nobody
-            cards[keyword] = text[at : at + _CARD]
-        unit = StoredUnit(stream, cards, place)
+        unit = StoredUnit(stream, text, place)
         yield unit
         place += unit.size + -unit.size % _BLOCK
 

@@ -15,7 +15,7 @@ import numpy as np
 from astropy.io import fits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from astropy.wcs import WCS
     from numpy.typing import NDArray
@@ -109,11 +109,14 @@ class Later:
     ----------
     make : callable
         Makes the value.
+    cards : mapping of str to str, optional
+        Keyword to card of the header in a file that it is made of.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], cards: Mapping[str, str] | None = None) -> None:
         self._make: Callable[[], Any] | None = make
         self._value: Any = None
+        self.cards = cards
 
     def value(self) -> Any:
         """Return the value, made once."""
@@ -210,6 +213,22 @@ class Frame:
             if name not in changes:
                 changes[name] = self._kept(name)
         return replace(self, **changes)
+
+    def stored(self, name: str) -> Mapping[str, str] | None:
+        """Return the cards as they stand in a file of a header or world coordinates.
+
+        Parameters
+        ----------
+        name : str
+            ``"header"`` or ``"wcs"``.
+
+        Returns
+        -------
+        mapping or None
+            Keyword to card; None if the frame comes from no file, or if somebody has looked
+            at the object itself.
+        """
+        return None if name in self.__dict__ else self.__dict__[f"_{name}"].cards
 
     def _kept(self, name: str) -> Later:
         if name not in self.__dict__:

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +42,7 @@ from skymill.frame import BIT_MEANINGS, Background, Frame, Later, Master
 from skymill.wcsmath import wcs_from_header, wcs_from_text, wcs_header, wcs_to_text
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from astropy.table import Table
     from astropy.wcs import WCS
     from numpy.typing import NDArray
@@ -87,8 +87,6 @@ Cards = Mapping[str, Any]
 
 #: Rows of a tile of a compressed plane: few tiles are quick to write and to read.
 TILE_ROWS = 16
-#: Rows that are checked at a time.
-CHECK_ROWS = 64
 #: Files that wait for the disk at a time, and threads that wait for it: file systems confirm
 #: several files in one go.
 _MOST_BEHIND, _DISK_THREADS = 16, 4
@@ -334,24 +332,14 @@ def write_master(path: str | Path, master: Master, cards: Cards) -> None:
 
 def check_planes(path: str | Path, frame: Frame) -> None:
     """Raise BadProduct if a pixel without value or error is not masked, or an error is <= 0."""
-    unexplained = wrong = 0
-    first = (0, 0)
-    for y in range(0, frame.shape[0], CHECK_ROWS):  # few rows at a time stay in the cache
-        part = slice(y, y + CHECK_ROWS)
-        sci, err = frame.sci[part], frame.err[part]
-        wrong += int((err <= 0).sum())
-        blank = ~(np.isfinite(sci) & np.isfinite(err))
-        if not blank.any():
-            continue
-        blank &= frame.mask[part] == 0
-        if blank.any() and not unexplained:
-            row, x = np.argwhere(blank)[0]
-            first = (y + int(row), int(x))
-        unexplained += int(blank.sum())
-    if unexplained:
+    from skymill.kernels.bits import unexplained
+
+    blank, first, wrong = unexplained(frame.sci, frame.err, frame.mask)
+    if blank:
+        y, x = divmod(first, frame.shape[1])
         raise BadProduct(
-            f"{Path(path).name}: {unexplained} pixels without value or error have no "
-            f"mask bit, the first at x={first[1]}, y={first[0]}; this is a defect of the step"
+            f"{Path(path).name}: {blank} pixels without value or error have no "
+            f"mask bit, the first at x={x}, y={y}; this is a defect of the step"
         )
     if wrong:
         raise BadProduct(
@@ -381,8 +369,22 @@ def write_planes(
     Integer planes are compressed losslessly (RICE). ``plane_cards`` adds cards to the
     headers of single planes, ``compressed`` tells how floating-point planes are stored.
     """
-    units = [_primary_unit(like.header, cards)]
-    world = CardText() if like.wcs is None else CardText(wcs_header(like.wcs))
+    _write_units(
+        path,
+        [
+            _primary_unit(_header_cards(like), cards),
+            *_plane_units(planes, like, plane_cards or {}, compressed or {}),
+        ],
+    )
+
+
+def _plane_units(
+    planes: Mapping[str, NDArray[Any]],
+    like: Frame,
+    plane_cards: Mapping[str, Cards],
+    compressed: Mapping[str, _Compression],
+) -> Iterator[Unit]:
+    world = _world_cards(like)
     for name, plane in planes.items():
         own = world.copy() if plane.shape == like.shape else CardText()
         if name in ("SCI", "ERR"):
@@ -390,10 +392,24 @@ def write_planes(
         if name == "MASK":
             for key, value in _BIT_LEGEND.items():
                 own.set(key, value)
-        for key, value in (plane_cards or {}).get(name, {}).items():
+        for key, value in plane_cards.get(name, {}).items():
             own.set(key, value)
-        units.append(_plane_unit(name, plane, own, (compressed or {}).get(name)))
-    _write_units(path, units)
+        yield _plane_unit(name, plane, own, compressed.get(name))
+
+
+#: Cards of the plane SCI that do not belong to its world coordinates.
+_NOT_WORLD = frozenset(
+    ("XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT", "EXTNAME", "BUNIT",
+     "CHECKSUM", "DATASUM")
+)  # fmt: skip
+
+
+def _world_cards(like: Frame) -> CardText:
+    """Return the cards of the world coordinates of a frame."""
+    stored = like.stored("wcs")
+    if stored is not None:  # written by `wcs_header`, which would make the same of them again
+        return CardText.of((key, text) for key, text in stored.items() if key not in _NOT_WORLD)
+    return CardText() if like.wcs is None else CardText(wcs_header(like.wcs))
 
 
 def _write_units(path: str | Path, units: Sequence[Unit]) -> None:
@@ -406,9 +422,18 @@ def _write_units(path: str | Path, units: Sequence[Unit]) -> None:
     write_atomic(path, (piece for unit in units for piece in unit.chunks()), verify)
 
 
-def _primary_unit(header: fits.Header, cards: Cards) -> Unit:
+def _primary_unit(header: fits.Header | CardText, cards: Cards) -> Unit:
     text = primary_cards(header, cards)
-    return primary_unit(_primary_header(header, cards) if text is None else text)
+    if text is not None:
+        return primary_unit(text)
+    whole = header.header() if isinstance(header, CardText) else header
+    return primary_unit(_primary_header(whole, cards))
+
+
+def _header_cards(like: Frame) -> fits.Header | CardText:
+    """Return the header of a frame, as text if nobody has looked at it."""
+    stored = like.stored("header")
+    return like.header if stored is None else CardText.of(stored.items())
 
 
 def _primary_header(header: fits.Header, cards: Cards) -> fits.Header:
@@ -561,29 +586,45 @@ def _quick_planes(
     return None
 
 
-def read_frame(path: str | Path) -> Frame:
-    """Read a frame that `write_frame` (or the stack writer) wrote."""
-    names = ("SCI", "ERR", "MASK")
+def read_frame(path: str | Path, mask: str | Path | None = None) -> Frame:
+    """Read a frame that `write_frame` (or the stack writer) wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The frame.
+    mask : str or Path, optional
+        File of `write_mask` whose mask replaces that of the frame.
+    """
+    names = ("SCI", "ERR", "MASK") if mask is None else ("SCI", "ERR")
     found = _quick_planes(path, names)
+    own = {} if mask is None else {"MASK": read_mask(mask)}
     if found is None:
         planes, primary, header = read_planes(path, names)
         unit = str(header.get("BUNIT", ""))
-        return Frame(
-            planes["SCI"], planes["ERR"], planes["MASK"], primary, _wcs_from_header(header), unit
-        )
-    planes, units = found
+        bits = (planes | own)["MASK"]
+        return Frame(planes["SCI"], planes["ERR"], bits, primary, _wcs_from_header(header), unit)
+    planes, units = found[0] | own, found[1]
     for plane in planes.values():
         plane.flags.writeable = False  # handed over without a copy
     first, main = units["SCI"], units[""]
+    ours = main.card("SMSTEP") is not None and not first.compressed
     # Most steps look at neither: header and world coordinates are parsed when needed.
     return Frame(
         planes["SCI"],
         planes["ERR"],
         planes["MASK"],
-        Later(main.header),  # type: ignore[arg-type]
-        Later(lambda: _wcs_from_header(first.header())),  # type: ignore[arg-type]
+        Later(main.header, _whole_cards(main)),  # type: ignore[arg-type]
+        Later(  # type: ignore[arg-type]
+            lambda: _wcs_from_header(first.header()), _whole_cards(first) if ours else None
+        ),
         str(first.get("BUNIT") or ""),
     )
+
+
+def _whole_cards(unit: StoredUnit) -> Mapping[str, str] | None:
+    """Return the cards of a unit if each holds its whole value."""
+    return None if "CONTINUE" in unit.text else unit.cards
 
 
 def write_flat_layout(
@@ -961,31 +1002,38 @@ def write_mask(path: str | Path, mask: NDArray[np.uint16], like: Frame, cards: C
         raise BadProduct(
             f"{Path(path).name}: mask is {mask.dtype} {mask.shape}, expected uint16 {like.shape}"
         )
-    header = fits.Header()
-    for key in ("OBJECT", "FILTER", "FRAMEID"):
-        if key in like.header:
-            header[key] = (like.header[key], like.header.comments[key])
-    write_planes(path, {"MASK": mask}, like.replace(header=header), cards)
+    names, stored = ("OBJECT", "FILTER", "FRAMEID"), like.stored("header")
+    if stored is not None:
+        header = CardText.of((key, stored[key]) for key in names if key in stored)
+    else:
+        header = CardText()
+        for key in names:
+            if key in like.header:
+                header.set(key, (like.header[key], like.header.comments[key]))
+    _write_units(path, [_primary_unit(header, cards), *_plane_units({"MASK": mask}, like, {}, {})])
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint16]:
     """Read a mask that `write_mask` wrote."""
-    return np.asarray(read_planes(path, ("MASK",))[0]["MASK"], dtype=np.uint16)
+    found = _quick_planes(path, ("MASK",))
+    planes = read_planes(path, ("MASK",))[0] if found is None else found[0]
+    return np.asarray(planes["MASK"], dtype=np.uint16)
 
 
 def write_background(path: str | Path, background: Background, cards: Cards) -> None:
     """Write the meshes of a background and the rule that expands them."""
     if not (np.isfinite(background.level).all() and np.isfinite(background.rms).all()):
         raise BadProduct(f"{Path(path).name}: a background mesh is not finite")
-    header = fits.Header()
-    header["MESHBOX"] = (background.box_size_px, "side of a mesh cell (px)")
-    header["MESHNX"] = (background.shape[1], "width of the frame (px)")
-    header["MESHNY"] = (background.shape[0], "height of the frame (px)")
-    header["BKGERR"] = (background.level_err, "error of the level of a cell (electron)")
-    header["MESHRULE"] = ("natural cubic spline, end slope outside", "through the cell centres")
-    header["BKGMODEL"] = (background.model, "mesh, or polynomial of the BKGCnn")
+    header = CardText()
+    header.set("MESHBOX", (background.box_size_px, "side of a mesh cell (px)"))
+    header.set("MESHNX", (background.shape[1], "width of the frame (px)"))
+    header.set("MESHNY", (background.shape[0], "height of the frame (px)"))
+    header.set("BKGERR", (background.level_err, "error of the level of a cell (electron)"))
+    header.set("MESHRULE", ("natural cubic spline, end slope outside", "through the cell centres"))
+    header.set("BKGMODEL", (background.model, "mesh, or polynomial of the BKGCnn"))
     for n, coefficient in enumerate(background.coefficients):
-        header[f"BKGC{n:02d}"] = (coefficient, "of Legendre products 1 x y xx xy yy (electron)")
+        about = "of Legendre products 1 x y xx xy yy (electron)"
+        header.set(f"BKGC{n:02d}", (coefficient, about))
     planes = {"BKG": background.level, "RMS": background.rms}
     units = [_primary_unit(header, cards)]
     for name, plane in planes.items():
@@ -1031,11 +1079,7 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any]) -> None
     for name in table.colnames:
         column = table[name]
         values = np.ma.filled(column, _fill(column)) if hasattr(column, "mask") else column
-        plain = np.asarray(values)
-        if plain.dtype.kind in "US" or plain.dtype.kind == "O":
-            array = pa.array([str(value) for value in plain], pa.string())
-        else:
-            array = pa.array(plain.astype(plain.dtype.newbyteorder("=")))
+        array = _arrow(np.asarray(values))
         about = {"description": str(column.description or "")}
         if column.unit is not None:
             about["unit"] = column.unit.to_string()
@@ -1053,6 +1097,25 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any]) -> None
             raise BadProduct(f"{Path(path).name}: rows were lost on the way to the disk")
 
     write_atomic(path, buffer.getbuffer(), verify)
+
+
+def _arrow(values: NDArray[Any]) -> pa.Array:
+    """Return the values as a column; ``pa.array`` would import pandas in every job."""
+    import pyarrow as pa
+
+    n, kind = len(values), values.dtype.kind
+    if kind in "USO":
+        texts = [str(value).encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)])
+        if ends[-1] > np.iinfo(np.int32).max:
+            raise BadProduct("a column of texts is longer than 2 GB")
+        ends = ends.astype(np.int32)
+        return pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
+    if kind == "b":
+        bits = np.packbits(values, bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), n, [None, pa.py_buffer(bits)])
+    plain = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(plain.dtype), n, [None, pa.py_buffer(plain)])
 
 
 def _fill(column: Any) -> Any:

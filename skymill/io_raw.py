@@ -15,12 +15,14 @@ import stat
 import time
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from astropy.io import fits
 
+from skymill.cards import COMMENTARY, RawHeader
 from skymill.decompress import compression, decompress
 from skymill.errors import FrameRejected
 from skymill.fits_structure import Hdu, MemorySource, Structure, parse_structure
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from skymill.cards import RawHeader
+    from skymill.cards import Card
 
 __all__ = [
     "Limits",
@@ -277,7 +279,25 @@ def read_frame(
             image = np.ascontiguousarray(image[parse_channel(channel)[1]])
         images[number] = image
     header = whole_header(raw.structure, _unit(raw, main, path))
-    return RawImages(images, to_fits(header))
+    return RawImages(images, _valid_header(header))
+
+
+def _valid_header(header: RawHeader) -> fits.Header:
+    """Return the same as `skymill.headers.to_fits`, quickly for frame after frame."""
+    texts, seen = [], set()
+    for card in header:
+        several = card.keyword in COMMENTARY
+        text = "" if card.keyword in seen and not several else _valid_card(card)
+        if text and not several:
+            seen.add(card.keyword)
+        texts.append(text)
+    return fits.Header.fromstring("".join(texts))
+
+
+@lru_cache(maxsize=4096)
+def _valid_card(card: Card) -> str:
+    """Return the text of a card; most are the same for frame after frame."""
+    return to_fits(RawHeader([card])).tostring(endcard=False, padding=False)
 
 
 def _unit(raw: RawFile, number: int, path: str | Path) -> Hdu:

@@ -8,18 +8,20 @@ only if chance would make less than a stated number of tracks that good.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import betainc
 
+from skymill.kernels import linking as kernels
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Covers = Callable[[int, Floats], NDArray[np.bool_]]
 
 __all__ = ["Track", "fit_motion", "link", "stationary"]
 
@@ -31,6 +33,11 @@ _SHARED = 0.3
 _DENSITY_REACH = 20.0
 #: Frames between the two detections of a seed, at most.
 _SEED_SPAN = 4
+#: A pair of detections that are in so many believed tracks each is not followed any more: an
+#: object on many frames would be followed through all of them for each of its pairs.
+_ALIKE = 100
+#: Members of tracks that are followed at the same time (8 byte each).
+_MEMBERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def stationary(
     Parameters
     ----------
     frame : ndarray of int, shape (n,)
-        Frame of each detection.
+        Frame of each detection, from 0 on.
     xy : ndarray, shape (n, 2)
         Positions in a plane that all frames share.
     radius : float
@@ -89,24 +96,48 @@ def stationary(
     minimum_frames : int
         Frames, its own included, that make a detection a star.
     """
-    from scipy.spatial import cKDTree
-
+    frame, xy = np.asarray(frame, np.int64), np.asarray(xy, np.float64).reshape(-1, 2)
     if not len(xy):
         return np.zeros(0, bool)
-    pairs = cKDTree(xy).query_pairs(radius, output_type="ndarray")
-    pairs = pairs[frame[pairs[:, 0]] != frame[pairs[:, 1]]]
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    # Two detections of one frame near the same place count once.
-    seen = np.unique(np.column_stack([both[:, 0], frame[both[:, 1]]]), axis=0)
-    count = np.bincount(seen[:, 0], minlength=len(xy))
-    return np.asarray(count + 1 >= minimum_frames)
+    strips = _strips(xy, radius)
+    order = strips.order
+    found = kernels.seen_again(
+        strips.x, strips.y, np.ascontiguousarray(frame[order]), strips.starts, strips.low,
+        strips.height, float(radius), int(frame.max()) + 1, minimum_frames - 1,
+    )  # fmt: skip
+    out = np.empty(len(xy), bool)
+    out[order] = found
+    return out
+
+
+class _Strips(NamedTuple):
+    """Positions by strips of equal height in y, and by x within one."""
+
+    order: NDArray[np.intp]
+    x: Floats
+    y: Floats
+    starts: NDArray[np.int64]
+    low: float
+    height: float
+
+
+def _strips(xy: Floats, radius: float) -> _Strips:
+    """Sort positions so that all within a radius of one lie in three strips."""
+    low = float(xy[:, 1].min())
+    # One stray position far away must not make more strips than there are positions.
+    height = max(float(radius), (float(xy[:, 1].max()) - low) / (4 * len(xy)))
+    strip = ((xy[:, 1] - low) / height).astype(np.int64)
+    order = np.lexsort((xy[:, 0], strip))
+    starts = np.searchsorted(strip[order], np.arange(int(strip.max()) + 2))
+    x, y = (np.ascontiguousarray(xy[order, axis]) for axis in (0, 1))
+    return _Strips(order, x, y, starts.astype(np.int64), low, height)
 
 
 def link(
     frame: NDArray[np.int64],
     xy: Floats,
     times_h: Floats,
-    covers: Covers,
+    footprints: Floats,
     *,
     max_rate: float,
     tolerance: float,
@@ -126,8 +157,8 @@ def link(
         Positions in a plane that all frames share (arcsec or pixels).
     times_h : ndarray of float64, shape (f,)
         Mid-times of the frames in hours.
-    covers : callable
-        ``covers(frame, xy)`` tells which positions lie on a frame.
+    footprints : ndarray of float64, shape (f, v, 2)
+        Border of each frame in that plane, as a polygon; NaN for one that covers nothing.
     max_rate : float
         Fastest motion per hour.
     tolerance : float
@@ -155,139 +186,140 @@ def link(
         so many detections.
     """
     frame = np.asarray(frame, np.int64)
-    xy = np.asarray(xy, np.float64).reshape(-1, 2)
+    xy = np.ascontiguousarray(np.asarray(xy, np.float64).reshape(-1, 2))
+    times_h = np.ascontiguousarray(times_h, np.float64)
     if np.unique(frame).size < minimum_detections:
         return []
-    order = np.argsort(times_h, kind="stable")
-    index = [np.flatnonzero(frame == k) for k in range(len(times_h))]
-    seeds = _seeds(index, xy, times_h, order, max_rate, tolerance)
-    if len(seeds) > max_seeds:
-        raise ValueError(
-            f"{len(seeds)} pairs of detections move slower than {max_rate:g} per hour, at most "
-            f"{max_seeds} can be followed: lower the limit of the rate"
-        )
+    seeds = _seeds(frame, xy, times_h, max_rate, tolerance, max_seeds)
     if not len(seeds):
         return []
-    members, looked, expected = _extend(seeds, index, frame, xy, times_h, order, covers, tolerance)
-    found = (members >= 0).sum(axis=1)
-    p = expected / np.maximum(looked, 1)
-    # Binomial tail: at least found - 2 of the frames beside the seed's two by chance.
-    extra = np.maximum(found - 2, 1)
-    tail = np.where(looked >= extra, betainc(extra, np.maximum(looked - extra + 1, 1), p), 0.0)
-    false = np.where(found > 2, len(seeds) * tail, np.inf)
-    enough = (found >= minimum_detections) & (found >= minimum_fraction * (looked + 2))
-    good = np.flatnonzero(enough & (false <= max_false))
+    follow = _Follower(frame, xy, times_h, footprints, tolerance)
+    used = np.zeros(len(xy), np.int64)
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], Floats, NDArray[np.int64]]] = []
+    for some in _portions(len(seeds), len(times_h)):
+        # What many believed tracks hold already leads to the same objects again.
+        fresh = some[used[seeds[some]].min(axis=1) < _ALIKE]
+        if not fresh.size:
+            continue
+        members, looked, expected = follow(seeds[fresh])
+        n = (members >= 0).sum(axis=1)
+        p = expected / np.maximum(looked, 1)
+        # Binomial tail: at least n - 2 of the frames beside the seed's two by chance.
+        extra = np.maximum(n - 2, 1)
+        tail = np.where(looked >= extra, betainc(extra, np.maximum(looked - extra + 1, 1), p), 0.0)
+        false = np.where(n > 2, len(seeds) * tail, np.inf)
+        enough = (n >= minimum_detections) & (n >= minimum_fraction * (looked + 2))
+        good = np.flatnonzero(enough & (false <= max_false))
+        if good.size:
+            rows = members[good]
+            used += np.bincount(rows[rows >= 0], minlength=len(xy))
+            found.append((fresh[good], rows, false[good], looked[good] + 2))
+    if not found:
+        return []
+    number, rows, false, looked = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(number)
     return _distinct(
-        good, members, false, looked + 2, frame, xy, times_h, minimum_motion, tolerance
+        rows[order], false[order], looked[order], frame, xy, times_h, minimum_motion, tolerance
     )
 
 
+def _portions(n: int, n_frames: int) -> Iterator[NDArray[np.intp]]:
+    """Yield the seeds in portions, each of them from all over the series."""
+    golden = (np.arange(n) * ((5**0.5 - 1) / 2)) % 1.0
+    order = np.argsort(golden, kind="stable")
+    # Small ones as long as a long series has much to tell about one object.
+    size = max(min(_MEMBERS // n_frames, n // 64), _ALIKE)
+    for start in range(0, n, size):
+        yield order[start : start + size]
+
+
+class _ByFrame(NamedTuple):
+    """Detections by frames, and by x within one."""
+
+    number: NDArray[np.int64]
+    x: Floats
+    y: Floats
+    starts: NDArray[np.int64]
+
+
+def _by_frame(frame: NDArray[np.int64], xy: Floats, n_frames: int) -> _ByFrame:
+    number = np.lexsort((xy[:, 0], frame))
+    starts = np.searchsorted(frame[number], np.arange(n_frames + 1)).astype(np.int64)
+    x, y = (np.ascontiguousarray(xy[number, axis]) for axis in (0, 1))
+    return _ByFrame(number.astype(np.int64), x, y, starts)
+
+
 def _seeds(
-    index: Sequence[NDArray[np.int64]],
-    xy: Floats,
-    times_h: Floats,
-    order: NDArray[np.intp],
-    max_rate: float,
-    tolerance: float,
-) -> NDArray[np.int64]:
-    """Pairs of detections in frames close in time, shape (n, 2)."""
-    from scipy.spatial import cKDTree
-
-    trees = {int(k): cKDTree(xy[index[k]]) for k in order if len(index[k])}
-    found = []
-    for a in range(len(order)):
-        i = int(order[a])
-        for b in range(a + 1, min(a + 1 + _SEED_SPAN, len(order))):
-            j = int(order[b])
-            dt = times_h[j] - times_h[i]
-            if i not in trees or j not in trees or dt <= 0:
-                continue
-            near = trees[i].query_ball_tree(trees[j], max_rate * dt + tolerance)
-            found += [(index[i][m], index[j][n]) for m, ns in enumerate(near) for n in sorted(ns)]
-    return np.array(found, np.int64).reshape(-1, 2)
-
-
-def _extend(
-    seeds: NDArray[np.int64],
-    index: Sequence[NDArray[np.int64]],
     frame: NDArray[np.int64],
     xy: Floats,
     times_h: Floats,
-    order: NDArray[np.intp],
-    covers: Covers,
+    max_rate: float,
     tolerance: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Follow all seeds through all frames.
-
-    Returns
-    -------
-    members : ndarray of int, shape (n_seeds, n_frames)
-        Detection that was taken in on each frame, -1 for none.
-    looked : ndarray of int, shape (n_seeds,)
-        Frames beside the two of the seed that the prediction lies on.
-    expected : ndarray of float, shape (n_seeds,)
-        Detections on them that chance would bring.
-    """
-    from scipy.spatial import cKDTree
-
-    n, rank = len(seeds), np.empty(len(order), np.int64)
+    max_seeds: int,
+) -> NDArray[np.int64]:
+    """Pairs of detections in frames close in time, shape (n, 2), by time and number."""
+    order = np.argsort(times_h, kind="stable").astype(np.int64)
+    lists = _by_frame(frame, xy, len(times_h))
+    rest = (lists.starts, times_h, order, _SEED_SPAN, float(max_rate), float(tolerance))
+    # Counted first: too many would not fit in memory.
+    n = kernels.pairs(lists.x, lists.y, lists.number, *rest, np.empty((0, 2), np.int64))
+    if n > max_seeds:
+        raise ValueError(
+            f"{n} pairs of detections move slower than {max_rate:g} per hour, at most "
+            f"{max_seeds} can be followed: lower the limit of the rate"
+        )
+    seeds = np.empty((n, 2), np.int64)
+    kernels.pairs(lists.x, lists.y, lists.number, *rest, seeds)
+    rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    members = np.full((n, len(index)), -1, np.int64)
-    rows = np.arange(n)
-    members[rows, frame[seeds[:, 0]]] = seeds[:, 0]
-    members[rows, frame[seeds[:, 1]]] = seeds[:, 1]
-    looked, expected = np.zeros(n, np.int64), np.zeros(n)
-    trees: list[Any] = [cKDTree(xy[i]) if len(i) else None for i in index]
-    everything: Any = cKDTree(xy)
-    middle = (rank[frame[seeds[:, 0]]] + rank[frame[seeds[:, 1]]]) / 2
-    # Each seed has its own order of frames: the nearest in time first.
-    distance = np.abs(rank[None, :] - middle[:, None])
-    queue = np.argsort(distance, axis=1, kind="stable")
-    alive = np.ones(n, bool)
-    for step in range(len(index)):
-        for k in range(len(index)):
-            here = np.flatnonzero(alive & (queue[:, step] == k) & (members[:, k] < 0))
-            if not here.size:
-                continue
-            predicted, error = _predict(members[here], xy, times_h, times_h[k], tolerance)
-            on = covers(k, predicted)
-            here, predicted, error = here[on], predicted[on], error[on]
-            looked[here] += 1
-            reach = np.minimum(tolerance + error, 3 * tolerance)
-            tree = trees[k]
-            if tree is None or not here.size:
-                continue
-            # Spurious detections crowd at edges and bright stars: the density is local.
-            around = everything.query_ball_point(
-                predicted, _DENSITY_REACH * tolerance, return_length=True
-            )
-            density = np.asarray(around) / len(index) / (_DENSITY_REACH * tolerance) ** 2
-            expected[here] += np.minimum(density * reach**2, 0.9)
-            gap, nearest = tree.query(predicted)
-            hit = gap <= reach
-            members[here[hit], k] = index[k][nearest[hit]]
-        if step == _FIRST_LOOK:
-            alive = (members >= 0).sum(axis=1) > 2
-    return members, looked, expected
+    one, other = seeds[:, 0], seeds[:, 1]
+    return np.asarray(seeds[np.lexsort((other, one, rank[frame[other]], rank[frame[one]]))])
 
 
-def _predict(
-    members: NDArray[np.int64], xy: Floats, times_h: Floats, when: float, tolerance: float
-) -> tuple[Floats, Floats]:
-    """Where each motion is at some time, and how uncertain that is."""
-    have = members >= 0
-    w = have.astype(np.float64)
-    total = w.sum(axis=1)
-    mean_t = (w * times_h).sum(axis=1) / total
-    dt = (times_h[None, :] - mean_t[:, None]) * w
-    spread = np.maximum((dt**2).sum(axis=1), 1e-12)
-    places = xy[np.maximum(members, 0)] * w[:, :, None]
-    mean = places.sum(axis=1) / total[:, None]
-    rate = (places * dt[:, :, None]).sum(axis=1) / spread[:, None]
-    ahead = when - mean_t
-    # A third of the tolerance is about the error of one detection.
-    error = tolerance / 3 * np.sqrt(1 / total + ahead**2 / spread)
-    return mean + rate * ahead[:, None], error
+class _Follower:
+    """Follows seeds through all frames."""
+
+    def __init__(
+        self,
+        frame: NDArray[np.int64],
+        xy: Floats,
+        times_h: Floats,
+        footprints: Floats,
+        tolerance: float,
+    ) -> None:
+        order = np.argsort(times_h, kind="stable").astype(np.int64)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        lists = _by_frame(frame, xy, len(times_h))
+        # Spurious detections crowd at edges and bright stars: the density is local.
+        radius = _DENSITY_REACH * tolerance
+        strips = _strips(xy, radius)
+        borders = np.ascontiguousarray(footprints, np.float64)
+        self._n_frames = len(order)
+        self._known = (
+            frame, xy, times_h, order, rank, borders,
+            lists.x, lists.y, lists.number, lists.starts,
+            strips.x, strips.y, strips.starts, strips.low, strips.height,
+            radius, float(tolerance), _FIRST_LOOK,
+        )  # fmt: skip
+
+    def __call__(
+        self, seeds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Follow some seeds.
+
+        Returns
+        -------
+        members : ndarray of int, shape (n_seeds, n_frames)
+            Detection that was taken in on each frame, -1 for none.
+        looked : ndarray of int, shape (n_seeds,)
+            Frames beside the two of the seed that the prediction lies on.
+        expected : ndarray of float, shape (n_seeds,)
+            Detections on them that chance would bring.
+        """
+        members = np.empty((len(seeds), self._n_frames), np.int64)
+        looked, expected = kernels.follow(seeds, *self._known, members)
+        return members, looked, expected
 
 
 def fit_motion(times_h: Floats, xy: Floats) -> tuple[Floats, Floats, float, Floats, float]:
@@ -325,7 +357,6 @@ def fit_motion(times_h: Floats, xy: Floats) -> tuple[Floats, Floats, float, Floa
 
 
 def _distinct(
-    good: NDArray[np.intp],
     members: NDArray[np.int64],
     false: Floats,
     n_frames: NDArray[np.int64],
@@ -337,13 +368,15 @@ def _distinct(
 ) -> list[Track]:
     """Fit the tracks, best first, and leave out those that share detections."""
     fits = []
-    for s in good:
+    # The pairs of an object lead to the same detections again and again.
+    alike = {row.tobytes(): s for s, row in reversed(list(enumerate(members)))}
+    for s in sorted(alike.values()):
         mine = members[s][members[s] >= 0]
         mine = mine[np.argsort(times_h[frame[mine]], kind="stable")]
         when = times_h[frame[mine]]
         fit = fit_motion(when, xy[mine])
         if np.hypot(*fit[1]) * (when[-1] - when[0]) >= minimum_motion:
-            fits.append((-len(mine), fit[4], tuple(int(m) for m in mine), int(s), fit))
+            fits.append((-len(mine), fit[4], tuple(mine.tolist()), s, fit))
     taken: set[int] = set()
     tracks: list[Track] = []
     for _, rms, mine, s, (position, rate, time_h, covariance, _) in sorted(

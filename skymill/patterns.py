@@ -9,18 +9,19 @@ that chance would give.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skymill.affine import KINDS, Affine, fit_best
+from skymill.affine import GAIN, KINDS, Affine
+from skymill.kernels import hypotheses as kernels
 from skymill.kernels.patterns import raster_votes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from scipy.spatial import cKDTree
 
     Points = NDArray[np.float64]
 
@@ -35,6 +36,9 @@ _RING = (3.0, 25.0)
 
 #: Hypotheses that are examined in full.
 _EXAMINED = 12
+
+#: Kinds of maps that are fitted to a hypothesis, by the number that the kernels give them.
+_KINDS = ("shift", "rigid", "similarity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,114 +133,99 @@ class _Judge:
     def __init__(
         self, source: Points, reference: Points, shape: tuple[int, int], search: Search, tol: float
     ) -> None:
-        from scipy.spatial import cKDTree
-
         self.source, self.reference, self.shape = source, reference, shape
         self.search, self.tol = search, tol
         self.first = search.base(source)
         self.middle = search.base(np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2]]))
-        self.tree = cKDTree(reference)
 
     def examine(self, maps: Sequence[Affine], seeds: int) -> list[Candidate]:
         """Refine distinct hypotheses; the least probable by chance comes first."""
-        out: list[Candidate] = []
-        for start in maps[:_EXAMINED]:
-            item = self._examine(start, seeds)
-            if item is not None and not any(self._same(item, other) for other in out):
-                out.append(item)
+        if not maps:
+            return []
+        base = self.search.base
+        by_x = np.argsort(self.reference[:, 0], kind="stable")
+        rx, ry = np.ascontiguousarray(self.reference[by_x].T)
+        # The seeds agree by construction and prove nothing. A map may exceed its limits a bit.
+        limits = np.array(
+            [
+                self.search.max_shift_px + 2 * self.tol,
+                self.search.max_rotation_deg + 0.5,
+                np.log1p(self.search.max_scale) + 0.005,
+            ]
+        )
+        starts = np.array([_numbers(start.after(base)) for start in maps[:_EXAMINED]])
+        found = kernels.examine(
+            starts, np.ascontiguousarray(self.source), rx, ry, _numbers(base),
+            _numbers(base.inverse()), self.middle[0], limits, float(self.tol), seeds,
+            np.array([GAIN[1], GAIN[2]]),
+        )  # fmt: skip
+        out = [
+            self._candidate(numbers, int(kind), pairs, by_x, rx, ry, seeds)
+            for numbers, kind, pairs in zip(*found, strict=True)
+        ]
         order = sorted(range(len(out)), key=lambda i: (out[i].tail, -out[i].count, i))
         return [out[i] for i in order]
 
-    def _same(self, one: Candidate, other: Candidate) -> bool:
-        """Two maps are the same if they agree where the stars are."""
-        both = one.transform(self.source) - other.transform(self.source)
-        return bool(np.median(np.hypot(both[:, 0], both[:, 1])) < 3 * self.tol)
-
-    def _examine(self, start: Affine, seeds: int) -> Candidate | None:
-        transform, kind = start.after(self.search.base), "shift"
-        reach = 1.5 * self.tol
-        pairs = mutual_pairs(transform(self.source), self.reference, reach)
-        for _ in range(6):
-            if len(pairs[0]) <= seeds:
-                return None  # the seeds agree by construction and prove nothing
-            sigma = np.full(len(pairs[0]), 0.3 * self.tol)
-            s, r = self.source[pairs[0]], self.reference[pairs[1]]
-            fit = fit_best(s, r, sigma, base=self.search.base, most="similarity")
-            transform, kind = fit.transform, fit.kind
-            again = mutual_pairs(transform(self.source), self.reference, self.tol)
-            if np.array_equal(again[0], pairs[0]) and np.array_equal(again[1], pairs[1]):
-                break
-            pairs = again
-        if len(pairs[0]) <= seeds or not self._allowed(transform):
-            return None
-        inside, tail = self._chance(transform, len(pairs[0]), seeds)
+    def _candidate(
+        self,
+        numbers: NDArray[np.float64],
+        fitted: int,
+        pairs: NDArray[np.intp],
+        by_x: NDArray[np.intp],
+        rx: NDArray[np.float64],
+        ry: NDArray[np.float64],
+        seeds: int,
+    ) -> Candidate:
+        transform = Affine(numbers[:4].reshape(2, 2).copy(), numbers[4:].copy())
+        kind = _KINDS[fitted]
+        one = np.flatnonzero(pairs >= 0)
+        inside, tail = self._chance(transform, len(one), seeds, rx, ry)
         # The fit moves the map to where most stars agree: of k stars that can be brought
         # together, about k ways per fitted parameter lead there from different seeds.
         free = KINDS[kind][0] - seeds
-        tail *= float(len(pairs[0])) ** max(free, 1)
-        return Candidate(transform, kind, pairs[0], pairs[1], inside, tail)
+        tail *= float(len(one)) ** max(free, 1)
+        return Candidate(transform, kind, one, by_x[pairs[one]], inside, tail)
 
-    def _allowed(self, transform: Affine) -> bool:
-        step = transform.after(self.search.base.inverse())
-        moved = step(self.middle) - self.middle
-        slack = 2 * self.tol
-        return (
-            float(np.hypot(moved[0, 0], moved[0, 1])) <= self.search.max_shift_px + slack
-            and abs(step.rotation_deg) <= self.search.max_rotation_deg + 0.5
-            and abs(np.log(step.scale)) <= np.log1p(self.search.max_scale) + 0.005
-        )
-
-    def _chance(self, transform: Affine, count: int, seeds: int) -> tuple[int, float]:
+    def _chance(
+        self,
+        transform: Affine,
+        count: int,
+        seeds: int,
+        rx: NDArray[np.float64],
+        ry: NDArray[np.float64],
+    ) -> tuple[int, float]:
         """Reference stars inside the frame, and the probability to match as many by chance.
 
         A star far from its own counterpart finds one by chance with probability ``p``:
         the largest of the value for a uniform density, that measured with the
-        reference list displaced, and that of the density around the expected positions
-        (stars cluster). The tail of the binomial distribution leaves out the stars that
-        made the hypothesis.
+        reference list displaced, and that of the density in rings around the expected
+        positions (stars cluster, and a few hundred displaced positions seldom meet one
+        even so; a ring of 25 tolerances holds as many stars as 600 of them). The tail of
+        the binomial distribution leaves out the stars that made the hypothesis.
         """
-        from scipy.spatial import cKDTree
         from scipy.special import betainc
 
         ny, nx = self.shape
-        expected = transform.inverse()(self.reference)
-        within = (
-            (expected[:, 0] > -self.tol)
-            & (expected[:, 0] < nx - 1 + self.tol)
-            & (expected[:, 1] > -self.tol)
-            & (expected[:, 1] < ny - 1 + self.tol)
+        disc = np.pi * self.tol**2
+        uniform = 1 - np.exp(-len(self.source) / (nx * ny) * disc)
+        met, hits, around = kernels.chances(
+            _numbers(transform.inverse()), rx, ry, *self._by_x, nx, ny, float(self.tol), _RING
         )
-        inside = max(int(within.sum()), count)
-        density = len(self.source) / (nx * ny)
-        uniform = 1 - np.exp(-density * np.pi * self.tol**2)
-        tree = cKDTree(self.source)
-        shifts = [
-            radius * self.tol * np.array([np.cos(angle), np.sin(angle)])
-            for radius in (6.0, 11.0)
-            for angle in np.arange(8) * (np.pi / 4) + 0.2
-        ]
-        moved = np.concatenate([expected[within] + shift for shift in shifts])
-        hits = 0.0
-        if len(moved):
-            distance, _ = tree.query(moved, distance_upper_bound=self.tol)
-            hits = float(np.isfinite(distance).mean())
-        p = min(max(uniform, hits, self._local(tree, expected[within]), 1e-9), 0.999)
+        local = 1 - np.exp(-around / (_RING[1] ** 2 - _RING[0] ** 2))
+        inside = max(met, count)
+        p = min(max(uniform, hits, local, 1e-9), 0.999)
         k, n = count - seeds, inside - seeds
         return inside, float(betainc(k, n - k + 1, p))
 
-    def _local(self, tree: cKDTree, expected: Points) -> float:
-        """Chance of a counterpart by the mean density in rings around the expected positions.
+    @cached_property
+    def _by_x(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        x, y = np.ascontiguousarray(self.source[np.argsort(self.source[:, 0], kind="stable")].T)
+        return x, y
 
-        A few hundred displaced positions seldom meet a star even in a cluster; a ring of
-        25 tolerances holds as many stars as 600 of them.
-        """
-        if not len(expected):
-            return 0.0
-        inner, outer = _RING[0] * self.tol, _RING[1] * self.tol
-        count = tree.query_ball_point(expected, outer, return_length=True)
-        count = count - tree.query_ball_point(expected, inner, return_length=True)
-        density = float(np.mean(count)) / (np.pi * (outer**2 - inner**2))
-        return float(1 - np.exp(-density * np.pi * self.tol**2))
+
+def _numbers(transform: Affine) -> NDArray[np.float64]:
+    """Return a map as the kernels take it."""
+    return np.concatenate([transform.matrix.ravel(), transform.offset])
 
 
 def mutual_pairs(
@@ -290,11 +279,13 @@ def _vote(judge: _Judge) -> tuple[list[Affine], float]:
     tree = cKDTree(difference)
     votes = np.asarray(tree.query_ball_point(difference, radius, return_length=True))
     shifts: list[Points] = []
+    taken = np.zeros(len(difference), bool)
     for i in np.lexsort((np.arange(len(votes)), -votes)):
         if votes[i] < 2 and shifts:
             break
-        if all(((difference[i] - old) ** 2).sum() > (2 * radius) ** 2 for old in shifts):
+        if not taken[i]:
             shifts.append(difference[i])
+            taken |= ((difference - difference[i]) ** 2).sum(axis=1) <= (2 * radius) ** 2
         if len(shifts) == _EXAMINED:
             break
     means = []

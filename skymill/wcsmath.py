@@ -17,6 +17,8 @@ from astropy.io.fits import Header
 from skymill.affine import Affine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from astropy.wcs import WCS
     from numpy.typing import NDArray
 
@@ -50,13 +52,64 @@ _TIME_CARDS = ("DATE-OBS", "MJD-OBS", "DATEREF", "MJDREF", "MJDREFI", "MJDREFF",
 
 def wcs_to_text(wcs: WCS) -> str:
     """Return a WCS as FITS cards joined by newlines, without cards of time."""
+    if wcs.sip is None and not _has_tables(wcs):
+        raw = _raw_cards(wcs)
+        unwanted = ("", "COMMENT", *_TIME_CARDS)
+        cards = [card for card in raw if card[:8].rstrip() not in unwanted]
+        return "\n".join([*(card.rstrip() for card in cards), "END"])
     header = wcs_header(wcs)
     return "\n".join(card.rstrip() for card in header.tostring(sep="\n").split("\n"))
 
 
+def _raw_cards(wcs: WCS) -> list[str]:
+    """Return the cards that wcslib writes, as `WCS.to_header` asks it to."""
+    from astropy.wcs import WCSHDO_P14, WCSHDO_all
+
+    text = wcs.wcs.to_header(WCSHDO_P14 | WCSHDO_all)
+    return [text[at : at + 80] for at in range(0, len(text), 80)]
+
+
+def _has_tables(wcs: WCS) -> bool:
+    """Whether astropy, not wcslib, corrects positions by look-up tables."""
+    return any(table is not None for table in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2))
+
+
 def wcs_from_text(text: str) -> WCS:
     """Return the WCS written by `wcs_to_text`."""
-    return wcs_from_header(Header.fromstring(text, sep="\n"))
+    plain = _plain_wcs([line for line in text.split("\n") if line.strip()])
+    return wcs_from_header(Header.fromstring(text, sep="\n")) if plain is None else plain
+
+
+def _plain_wcs(cards: Sequence[str]) -> WCS | None:
+    """Return the WCS of cards that wcslib alone understands; None for others.
+
+    Through a header, which is taken apart and joined again several times, astropy needs
+    twenty times as long for this, and a series has as many as frames.
+    """
+    from astropy.wcs import WCS, Wcsprm
+
+    known = {card[:8].rstrip(): card for card in cards}
+    types = [known.get(f"CTYPE{axis}", "") for axis in (1, 2)]
+    if not all(_wcslib_alone(key) for key in known) or any("-TAB" in kind for kind in types):
+        return None
+    if any("-TAN" in kind for kind in types) and any(key[:2] == "PV" for key in known):
+        return None  # TPV by its name before 2012, which astropy mends
+    if not any(key.startswith(("CTYPE", "CRPIX", "CRVAL", "PC", "CD")) for key in known):
+        return None
+    raw = "".join(card.ljust(80) for key, card in known.items() if key != "END")
+    wcs = WCS(naxis=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wcs.wcs = Wcsprm(header=raw.encode("ascii"), key=" ", relax=True)
+        wcs.wcs.set()
+    return wcs if wcs.wcs.naxis == 2 else None
+
+
+def _wcslib_alone(key: str) -> bool:
+    """Whether a card is none of those that astropy reads itself: SIP and look-up tables."""
+    if key[:2] in ("A_", "B_", "DP", "DQ", "AX") or key[:3] in ("AP_", "BP_", "D2I"):
+        return False
+    return not key.startswith(("CPDIS", "CQDIS", "CPERR", "CQERR", "SIP"))
 
 
 def wcs_header(wcs: WCS) -> Header:
@@ -79,13 +132,20 @@ def kind_of(wcs: WCS) -> str:
         return "linear"
     if wcs.sip is not None:
         return "sip"
-    return {"-TAN": "tan", "-TPV": "tpv"}.get(str(wcs_header(wcs)["CTYPE1"])[4:8], "other")
+    written = next(card for card in _raw_cards(wcs) if card.startswith("CTYPE1")).split("'")[1]
+    return {"-TAN": "tan", "-TPV": "tpv"}.get(written[4:8], "other")
 
 
 def wcs_from_header(header: Header) -> WCS:
     """Return the WCS of cards that `wcs_header` made; of none, the pixel grid itself."""
     from astropy.wcs import WCS
 
+    if len(header):
+        plain = _plain_wcs([card.image for card in header.cards])
+        if plain is not None:
+            size = header.get("NAXIS1"), header.get("NAXIS2")
+            plain.pixel_shape = None if None in size else size
+            return plain
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return WCS(header, fix=False) if len(header) else WCS(naxis=2)
@@ -289,10 +349,12 @@ def compose(
             np.asarray(wcs.all_pix2world([[0.0, 0.0]], 0))[0],
         )
         return linear_wcs(inner.after(transform))
-    header = wcs_header(wcs)
     matrix = np.asarray(wcs.pixel_scale_matrix) @ transform.matrix
     crpix = np.asarray(wcs.wcs.crpix, float)
     moved = transform.inverse()((crpix - 1)[None, :])[0] + 1
+    if wcs.sip is None and distortion is None and not _has_tables(wcs) and kind_of(wcs) == "tan":
+        return _replaced(wcs, moved, matrix)
+    header = wcs_header(wcs)
     for key in [key for key in header if key[:2] in ("PC", "CD") and "_" in key]:
         del header[key]
     for i in (1, 2):
@@ -305,6 +367,21 @@ def compose(
     if wcs.sip is None and kind_of(wcs) != "tan":
         raise ValueError(f"SIP cannot be written beside {header['CTYPE1']}")
     return _with_sip(header, wcs, transform, shape, distortion, crpix, moved)
+
+
+def _replaced(wcs: WCS, crpix: NDArray[np.float64], matrix: NDArray[np.float64]) -> WCS:
+    """Return a plane projection with other pixels, without a way through header cards."""
+    out = wcs.deepcopy()
+    if out.wcs.has_cd():
+        del out.wcs.cd
+    if out.wcs.has_crota():
+        del out.wcs.crota
+    out.wcs.cdelt = [1.0, 1.0]
+    out.wcs.pc = matrix
+    out.wcs.crpix = crpix
+    out.wcs.set()
+    out.pixel_shape = None
+    return out
 
 
 def _with_sip(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skymill.kernels import offsets
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -62,19 +64,11 @@ def intrinsic_scatter(values: Floats, sigma: Floats) -> float:
     values, sigma : ndarray of float64, shape (n,)
         Measurements and their errors.
     """
+    return float(offsets.likely_scatter(_floats(values), _floats(sigma)))
 
-    def slope(eps2: float) -> float:
-        w = 1 / (sigma**2 + eps2)
-        mean = (w * values).sum() / w.sum()
-        return float((w**2 * (values - mean) ** 2).sum() - w.sum() + (w**2).sum() / w.sum())
 
-    if len(values) < 2 or slope(0.0) <= 0:
-        return 0.0
-    low, high = 0.0, float(((values - values.mean()) ** 2).sum()) + 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return float(np.sqrt((low + high) / 2))
+def _floats(values: Floats) -> Floats:
+    return np.ascontiguousarray(values, np.float64)
 
 
 def robust_offset(
@@ -189,18 +183,7 @@ def _all_at_once(
 
 def _core_scatter(values: Floats, sigma: Floats) -> float:
     """Scatter beyond the errors of the inner half: ``median |d| / s = 0.6745``."""
-    off = np.abs(values - np.median(values))
-
-    def excess(eps2: float) -> float:
-        return float(np.median(off / np.sqrt(sigma**2 + eps2))) - 0.6745
-
-    if excess(0.0) <= 0:
-        return 0.0
-    low, high = 0.0, float(off.max()) ** 2 + 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return float(np.sqrt((low + high) / 2))
+    return float(offsets.core_scatter(_floats(values), _floats(sigma), 0.6745))
 
 
 @dataclass(frozen=True, eq=False)

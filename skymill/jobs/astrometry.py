@@ -10,7 +10,7 @@ from skymill.block import run_block
 from skymill.catalogs import read_catalog
 from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import frame_file
-from skymill.jobs.tables import by_frame, catalog_inputs, from_records, table_inputs
+from skymill.jobs.tables import by_frame, catalog_inputs, chosen, from_records, table_inputs
 from skymill.steps.astrometry import astrometry
 from skymill.steps.sources import empty_sources_table
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["astrometry_block", "reference_solution"]
 
+#: Columns of the sources that the step looks at: to take a wide table apart takes long.
+_USED = ("x", "y", "x_err", "y_err", "flux", "fwhm", "flags")
 #: What every frame has without a reference catalogue.
 _WITHOUT_CATALOG = ("WCS_UNVERIFIED", "WCS_RELATIVE")
 #: Columns of the table: type, unit, description.
@@ -89,7 +91,7 @@ def astrometry_block(
     code : str
         Fingerprint of the code.
     """
-    found = by_frame(io.read_table(sources))
+    found = by_frame(chosen(io.read_table(sources), _USED))
     stars = io.read_table(reference)
     best = reference_solution(stars)
     known = read_catalog(catalog[0]) if catalog else None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from astropy.io import fits
 
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import FrameRejected, Result
+from skymill.fits_cards import extended
+from skymill.frame import Later
 from skymill.header_wcs import frame_wcs
 from skymill.headers import clean_header
 from skymill.io_raw import read_frame
@@ -16,9 +21,6 @@ from skymill.jobs.choices import choice_cards, choice_flags, waived
 from skymill.jobs.frames import frame_file
 from skymill.jobs.masters import load_master
 from skymill.steps.calibrate import Masters, calibrate, refuse_calibrated
-
-if TYPE_CHECKING:
-    from astropy.io import fits
 
 __all__ = ["calibrate_block", "frame_cards"]
 
@@ -85,8 +87,7 @@ def calibrate_block(
     def work(row: Row) -> Result[bool]:
         images, header = read_frame(Path(raw) / row["path"], row)
         refuse_calibrated(header)
-        cards = frame_cards(header, row, instrument["remove"])
-        cards.update(choice_cards(chosen))
+        cards = frame_cards(header, row, instrument["remove"], choice_cards(chosen))
         try:
             result = calibrate(
                 images, row, masters, header=cards, electronics=instrument.get("electronics"),
@@ -133,9 +134,19 @@ def _with_reason(code: str, message: str, reasons: Mapping[str, str]) -> str:
     return f"{reasons[kind]}. {message}"
 
 
-def frame_cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.Header:
-    """Return the header of the product: the raw one, cleaned, and what the sheet says."""
-    cards = clean_header(header, drop=remove)
+@lru_cache(maxsize=4096)
+def _cleaned(card: str, remove: tuple[str, ...]) -> str:
+    """Return what a product keeps of a card; most are the same for frame after frame."""
+    kept = clean_header(fits.Header.fromstring(card), drop=remove)
+    return kept.tostring(endcard=False, padding=False)
+
+
+def frame_cards(
+    header: fits.Header, row: Row, remove: Sequence[str], more: Mapping[str, Any] | None = None
+) -> fits.Header:
+    """Return the header of the product: the raw one, cleaned, what the sheet says, and more."""
+    texts = [_cleaned(str(card), tuple(remove)) for card in header.cards]
+    cards: dict[str, Any] = {}
     known = {
         "FRAMEID": (row["frame_id"], "name of this frame"),
         "OBJECT": (row["object"], "target as the raw header names it"),
@@ -156,4 +167,6 @@ def frame_cards(header: fits.Header, row: Row, remove: Sequence[str]) -> fits.He
         # What a long text leaves of the 80 characters; astropy warns where a comment is cut.
         room = 65 - len(text.replace("'", "''")) if isinstance(text, str) else 47
         cards[keyword] = (text, comment[: max(0, room)])
-    return cards
+    told = extended(fits.Header.fromstring("".join(texts)), cards | dict(more or {}))
+    whole: fits.Header = told.value() if isinstance(told, Later) else told
+    return whole

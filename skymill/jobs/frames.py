@@ -37,10 +37,8 @@ def frame_folders(*kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def load_frame(calibrated: str | Path, masks: str | Path | None, frame_id: Any) -> Frame:
     """Read a calibrated frame, with its final mask if there is one."""
-    frame = io.read_frame(frame_file(calibrated, frame_id))
-    if masks is None:
-        return frame
-    return frame.replace(mask=io.read_mask(frame_file(masks, frame_id)))
+    mask = None if masks is None else frame_file(masks, frame_id)
+    return io.read_frame(frame_file(calibrated, frame_id), mask)
 
 
 def load_background(backgrounds: str | Path, frame_id: Any) -> Background:

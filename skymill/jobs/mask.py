@@ -6,12 +6,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from skymill import io, provenance
 from skymill.block import latest_outcomes, run_block
 from skymill.errors import Result
-from skymill.frame import Frame, MaskBit, has_bits
+from skymill.frame import Frame, MaskBit
 from skymill.jobs.frames import frame_file, load_frame, origin
 from skymill.jobs.neighbours import Window
+from skymill.kernels.bits import flagged
 from skymill.masks import apply_user_masks
 from skymill.steps.cosmic_check import Sight, check_cosmics, link, settle, sight
 from skymill.steps.mask import mask
@@ -19,7 +22,6 @@ from skymill.steps.mask import mask
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["mask_block"]
@@ -73,7 +75,8 @@ def mask_block(
         known = frame.mask if bits is None else frame.mask | bits
         seen = sight(frame, result.value) if compare else None
         inputs = {g["file"]: digests[g["file"]] for g in given}
-        return _Masked(name, frame, result, has_bits(known, MaskBit.COSMIC), inputs, seen)
+        spared = flagged(known, np.uint16(int(MaskBit.COSMIC)))
+        return _Masked(name, frame, result, spared, inputs, origin(name, calibrated), seen)
 
     window = Window(make, len(usable))
 
@@ -84,9 +87,9 @@ def mask_block(
             result, used = _checked(own, window.around(place)) if compare else (own.result, [])
         finally:
             window.done(place)
-        inputs = own.inputs.copy()
-        for name in (own.name, *used):
-            inputs |= origin(name, calibrated)
+        inputs = own.inputs | own.origin
+        for other in used:
+            inputs |= other.origin
         cards = provenance.cards("mask", code=code, settings=settings, inputs=inputs)
         io.write_mask(frame_file(masks, own.name), result.value, own.frame, cards)
         return Result(True, result.flags, result.numbers)
@@ -103,19 +106,21 @@ class _Masked(NamedTuple):
     #: COSMIC of masters and users, which no comparison takes back.
     spared: NDArray[np.bool_]
     inputs: dict[str, str]
+    origin: dict[str, str]
     seen: Sight | None
 
 
 def _checked(
     own: _Masked, others: Sequence[_Masked]
-) -> tuple[Result[NDArray[np.uint16]], list[str]]:
-    """Compare the hits of a frame with its neighbours; name those that could tell."""
-    hits = has_bits(own.result.value, MaskBit.COSMIC) & ~own.spared
-    known = [(o.name, o.seen, link(own.seen, o.seen)) for o in others if own.seen and o.seen]
+) -> tuple[Result[NDArray[np.uint16]], list[_Masked]]:
+    """Compare the hits of a frame with its neighbours; return those that could tell too."""
+    hits = flagged(own.result.value, np.uint16(int(MaskBit.COSMIC)))
+    hits &= ~own.spared
+    known = [(o, o.seen, link(own.seen, o.seen)) for o in others if own.seen and o.seen]
     if own.seen is None:
         return own.result, []
     found = check_cosmics(own.seen, hits, [(seen, how) for _, seen, how in known])
-    return settle(own.result, hits, found), [name for name, _, how in known if how is not None]
+    return settle(own.result, hits, found), [other for other, _, how in known if how is not None]
 
 
 def _options(settings: Mapping[str, Any]) -> dict[str, Any]:

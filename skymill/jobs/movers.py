@@ -11,9 +11,9 @@ from skymill import io, provenance
 from skymill.block import latest_outcomes
 from skymill.errors import Outcome, ScienceFailure, StepFailed
 from skymill.jobs.frames import frame_folders, load_background, load_frame, origin
-from skymill.jobs.tables import by_frame, records, stacked, table_inputs
+from skymill.jobs.tables import by_frame, chosen, joined, records, table_inputs
 from skymill.steps.movers import MoverFrame, Movers, empty_tracks, movers, sky_of, track_positions
-from skymill.steps.photometry import empty_photometry, photometry
+from skymill.steps.photometry import empty_photometry, photometry_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Row = Mapping[str, Any]
 
 __all__ = ["movers_field"]
+
+#: Columns of the sources that the step looks at: to take a wide table apart takes long.
+_USED = ("source", "x", "y", "flux_total")
 
 
 def movers_field(
@@ -76,7 +79,7 @@ def movers_field(
     options = {k: v for k, v in photometry_settings.items() if k != "positions"}
     options["methods"] = ("aperture",)
     nothing = empty_photometry(len(options["apertures_fwhm"]))
-    found: dict[str, Table] = {}
+    found: dict[str, dict[str, Any]] = {}
     try:
         grid, stars = _stars(catalogs)
         frames = _frames(mine, sources, solutions, _joined(photcal))
@@ -105,7 +108,7 @@ def movers_field(
                 )  # fmt: skip
     facts = provenance.facts("movers", code=code, settings=settings, inputs=inputs)
     io.write_table(tracks, table, facts)
-    curve = stacked(found, _completed(nothing))
+    curve = joined(found, _described(nothing))
     io.write_table(points, _corrected(curve, transparency), facts)
     io.write_outcomes(outcomes, [outcome])
 
@@ -140,7 +143,7 @@ def _frames(
 ) -> list[MoverFrame]:
     tables: dict[str, Table] = {}
     for path in sources:
-        tables |= by_frame(io.read_table(path))
+        tables |= by_frame(chosen(io.read_table(path), _USED))
     out = []
     for row in rows:
         name = str(row["frame_id"])
@@ -177,27 +180,27 @@ def _measured(
     grid: WCS,
     fwhm_px: float,
     settings: Mapping[str, Any],
-) -> Table:
+) -> dict[str, Any]:
     """Measure the objects on a frame, at the places where their motion puts them."""
     name, mjd = str(row["frame_id"]), _number(row.get("mjd_mid"))
     calibrated, masks, backgrounds = folders
     positions = track_positions(product.tracks, mjd)
-    table = photometry(
+    out = photometry_columns(
         load_frame(calibrated, masks, name), load_background(backgrounds, name), wcs,
         positions, grid, row, fwhm_px=fwhm_px, **settings,
     ).value  # fmt: skip
-    table = _completed(table)
-    table["mjd"] = mjd
-    table["exptime_s"] = _number(row.get("exptime_s"))
-    table["ra"], table["dec"] = sky_of(positions, grid)
+    out["mover"] = out["source"]
+    n = len(out["mover"])
+    out["mjd"], out["exptime_s"] = np.full(n, mjd), np.full(n, _number(row.get("exptime_s")))
+    out["ra"], out["dec"] = sky_of(positions, grid)
     seen = product.detections
     here = np.asarray(seen["frame_id"]) == name
-    table["detected"] = np.isin(np.asarray(table["mover"]), np.asarray(seen["mover"])[here])
-    return table
+    out["detected"] = np.isin(out["mover"], np.asarray(seen["mover"])[here])
+    return out
 
 
-def _completed(table: Table) -> Table:
-    """Return forced photometry with the columns of a moving object."""
+def _described(table: Table) -> Table:
+    """Return forced photometry of nothing with the columns of a moving object."""
     out = table.copy()
     out.rename_column("source", "mover")
     out["mover"].description = "number of the object"

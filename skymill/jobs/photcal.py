@@ -12,7 +12,14 @@ from skymill.block import run_block
 from skymill.catalogs import read_catalog
 from skymill.errors import Result
 from skymill.jobs.frames import load_background, load_frame, origin
-from skymill.jobs.tables import by_frame, catalog_inputs, from_records, records, table_inputs
+from skymill.jobs.tables import (
+    by_frame,
+    catalog_inputs,
+    chosen,
+    from_records,
+    records,
+    table_inputs,
+)
 from skymill.steps.photcal import photcal
 from skymill.steps.sources import empty_sources_table
 from skymill.zeropoint import fit_extinction
@@ -24,6 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["photcal_block"]
 
+#: Columns of the sources that the step looks at: to take a wide table apart takes long.
+_USED = (
+    *("x", "y", "npix", "peak", "flags"),
+    *("flux", "flux_err", "flux_total", "flux_total_err"),
+)
 #: Columns of the table: type, unit, description.
 _COLUMNS: dict[str, tuple[str, str | None, str]] = {
     "frame_id": ("U", None, "frame"),
@@ -103,7 +115,7 @@ def photcal_block(
     code : str
         Fingerprint of the code.
     """
-    found = by_frame(io.read_table(sources))
+    found = by_frame(chosen(io.read_table(sources), _USED))
     measured = {o.frame_id: o.numbers for o in io.read_outcomes(sources_outcomes)}
     solutions = records(io.read_table(astrometry))
     stars = io.read_table(reference)

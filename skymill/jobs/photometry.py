@@ -9,9 +9,9 @@ from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import Result, StepFailed
 from skymill.jobs.frames import load_background, load_frame, origin
-from skymill.jobs.tables import records, stacked, table_inputs
+from skymill.jobs.tables import joined, records, table_inputs
 from skymill.measure.positions import read_positions
-from skymill.steps.photometry import empty_photometry, photometry
+from skymill.steps.photometry import empty_photometry, photometry_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def photometry_block(
         if grid is None:
             raise StepFailed("NO_FRAMES", "there is no stack to take positions from")
         inputs.update(origin(name, calibrated, masks, backgrounds))
-        return photometry(
+        return photometry_columns(
             load_frame(calibrated, masks, name),
             load_background(backgrounds, name),
             io.wcs_from_text(str(solutions[name]["wcs"])),
@@ -88,4 +88,4 @@ def photometry_block(
     found = run_block("photometry", rows, work, outcomes=outcomes, upstream=[upstream])
     facts = provenance.facts("photometry", code=code, settings=settings, inputs=inputs)
     empty = empty_photometry(len(settings["apertures_fwhm"]), settings["methods"])
-    io.write_table(table, stacked(found, empty), facts)
+    io.write_table(table, joined(found, empty), facts)

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
-__all__ = ["by_frame", "catalog_inputs", "from_records", "records", "stacked", "table_inputs"]
+__all__ = [
+    "by_frame",
+    "catalog_inputs",
+    "from_records",
+    "joined",
+    "records",
+    "stacked",
+    "table_inputs",
+]
 
 
 def stacked(found: Mapping[str, Table], empty: Table) -> Table:
@@ -47,6 +55,31 @@ def stacked(found: Mapping[str, Table], empty: Table) -> Table:
         copy.meta = {}
         tables.append(copy)
     return vstack(tables, join_type="exact", metadata_conflicts="silent")
+
+
+def joined(found: Mapping[str, Mapping[str, Any]], empty: Table) -> Table:
+    """Join the columns of frames to one table.
+
+    Parameters
+    ----------
+    found : mapping
+        Frame id to columns, among them those of `empty`.
+    empty : Table
+        Table of no rows, which gives names, units and descriptions.
+
+    Returns
+    -------
+    Table
+    """
+    from astropy.table import Column, Table
+
+    columns = []
+    for name in empty.colnames:
+        like = empty[name]
+        parts = [np.asarray(item[name]) for item in found.values()]
+        data = np.concatenate(parts) if parts else np.asarray(like)
+        columns.append(Column(data, name=name, unit=like.unit, description=like.description))
+    return Table(columns, copy=False)
 
 
 def _joined(found: Mapping[str, Table]) -> Table | None:
@@ -86,6 +119,14 @@ def by_frame(table: Table) -> dict[str, Table]:
         spans = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
         return {name: table[a:b] for name, (a, b) in zip(keys, spans, strict=True)}
     return {name: table[names == name] for name in dict.fromkeys(keys)}
+
+
+def chosen(table: Table, names: Sequence[str]) -> Table:
+    """Return the frame ids and those of some columns that there are, without copying them."""
+    from astropy.table import Table
+
+    known = ["frame_id", *(name for name in names if name in table.colnames)]
+    return Table([table[name] for name in known], names=known, copy=False)
 
 
 def records(table: Table) -> dict[str, dict[str, Any]]:

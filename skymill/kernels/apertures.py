@@ -359,6 +359,36 @@ def _sum_circles(
 
 
 @njit(cache=True)
+def _whole_pixels(x: Any, far: Any, r: Any) -> Any:
+    """First and last pixel of a row that surely lie inside; ``far`` is its farther side."""
+    rest = r * r - far * far
+    if rest <= 0.25:
+        return 0, -1
+    half = np.sqrt(rest) - 0.5 - 1e-9
+    return int(np.ceil(x - half)), int(np.floor(x + half))
+
+
+@njit(cache=True)
+def _touched_pixels(x: Any, near: Any, r: Any) -> Any:
+    """First and last pixel of a row that may touch the circle; ``near`` is its nearer side."""
+    rest = r * r - max(near, 0.0) ** 2
+    if rest <= 0.0:
+        return 0, -1
+    half = np.sqrt(rest) + 0.5 + 1e-9
+    return int(np.ceil(x - half)), int(np.floor(x + half))
+
+
+@njit(cache=True)
+def _serves(value: Any, sigma: Any, flags: Any, bad_bits: Any, label: Any, own: Any) -> Any:
+    """Whether a pixel of these values may enter a sum, as `_usable` for one inside."""
+    # The difference of a number that is not finite and itself is not 0.
+    good = (flags & bad_bits) == 0 and value - value == 0.0 and sigma - sigma == 0.0
+    if label != 0:
+        good = good and label == own
+    return good
+
+
+@njit(cache=True)
 def _sum_circle(
     sci: Any, err: Any, mask: Any, x: Any, y: Any, r: Any, bad_bits: Any, outside_bit: Any,
     segments: Any, own: Any, use_segments: Any,
@@ -366,19 +396,30 @@ def _sum_circle(
     ny, nx = sci.shape
     total, variance, area, lost = 0.0, 0.0, 0.0, 0.0
     bits = np.uint16(0)
-    i_low, i_high = int(np.floor(x - r + 0.5)), int(np.floor(x + r + 0.5))
-    j_low, j_high = int(np.floor(y - r + 0.5)), int(np.floor(y + r + 0.5))
-    for j in range(j_low, j_high + 1):
-        for i in range(i_low, i_high + 1):
-            weight = _overlap(i - x, j - y, r)
+    for j in range(int(np.floor(y - r + 0.5)), int(np.floor(y + r + 0.5)) + 1):
+        dy = abs(j - y)
+        first, last = _touched_pixels(x, dy - 0.5, r)
+        whole, whole_end = _whole_pixels(x, dy + 0.5, r)
+        row_inside = 0 <= j < ny
+        # Not a call of `_usable` for each pixel: it costs more than the sum.
+        row = j if row_inside else 0
+        values, errors, flags = sci[row], err[row], mask[row]
+        labels = segments[row if use_segments else 0]
+        for i in range(first, last + 1):
+            weight = 1.0 if whole <= i <= whole_end else _overlap(i - x, dy, r)
             if weight == 0.0:
                 continue
-            inside = 0 <= i < nx and 0 <= j < ny
-            bits |= mask[j, i] if inside else np.uint16(outside_bit)
-            if not _usable(sci, err, mask, i, j, bad_bits, segments, own, use_segments):
+            if not (row_inside and 0 <= i < nx):
+                bits |= np.uint16(outside_bit)
                 lost += weight
                 continue
-            value, sigma = np.float64(sci[j, i]), np.float64(err[j, i])
+            bits |= flags[i]
+            value, sigma = np.float64(values[i]), np.float64(errors[i])
+            label = labels[i] if use_segments else own
+            good = _serves(value, sigma, flags[i], bad_bits, label, own)
+            if not good:
+                lost += weight
+                continue
             total += weight * value
             variance += weight * weight * sigma * sigma
             area += weight
@@ -387,10 +428,17 @@ def _sum_circle(
     # Give the weight of each lost pixel to its opposite, (mirror_x - i, mirror_y - j), which
     # may lie just outside the circle. A weight w that becomes w + v adds (w + v)**2 - w**2.
     mirror_x, mirror_y = int(np.floor(2.0 * x + 0.5)), int(np.floor(2.0 * y + 0.5))
-    for j in range(j_low, j_high + 1):
-        for i in range(i_low, i_high + 1):
-            if _usable(sci, err, mask, i, j, bad_bits, segments, own, use_segments):
-                continue
+    for j in range(int(np.floor(y - r + 0.5)), int(np.floor(y + r + 0.5)) + 1):
+        first, last = _touched_pixels(x, abs(j - y) - 0.5, r)
+        row_inside = 0 <= j < ny
+        row = j if row_inside else 0
+        values, errors, flags = sci[row], err[row], mask[row]
+        labels = segments[row if use_segments else 0]
+        for i in range(first, last + 1):
+            if row_inside and 0 <= i < nx:
+                label = labels[i] if use_segments else own
+                if _serves(values[i], errors[i], flags[i], bad_bits, label, own):
+                    continue
             extra = _overlap(i - x, j - y, r)
             i_to, j_to = mirror_x - i, mirror_y - j
             if extra > 0.0 and _usable(
@@ -425,15 +473,22 @@ def _level_rings(
         own = owners[k] if use_segments else np.int32(0)
         count = 0
         for j in range(max(0, int(np.ceil(y[k] - r_out[k]))), min(ny, int(y[k] + r_out[k]) + 1)):
-            for i in range(
-                max(0, int(np.ceil(x[k] - r_out[k]))), min(nx, int(x[k] + r_out[k]) + 1)
-            ):
-                distance = (i - x[k]) ** 2 + (j - y[k]) ** 2
+            across = (j - y[k]) ** 2
+            # One pixel more on either side than the row of the ring has, and its hole.
+            reach = np.sqrt(max(outer - across, 0.0)) + 1.0
+            hole = np.sqrt(max(inner - across, 0.0)) - 1.0
+            i, end = max(0, int(np.ceil(x[k] - reach))), min(nx, int(x[k] + reach) + 1)
+            while i < end:
+                if hole > 1.0 and abs(i - x[k]) < hole:
+                    i = int(np.ceil(x[k] + hole))
+                    continue
+                distance = (i - x[k]) ** 2 + across
                 if inner <= distance < outer and (mask[j, i] & bad_bits) == 0:
                     foreign = use_segments and segments[j, i] != 0 and segments[j, i] != own
                     if not foreign and np.isfinite(sci[j, i]):
                         values[count] = sci[j, i]
                         count += 1
+                i += 1
         kept[k] = count
         if count >= minimum:
             mean, median, scatter[k], kept[k] = _clipped_mean(values[:count], clip, shrink)

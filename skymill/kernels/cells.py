@@ -205,15 +205,17 @@ def _gather(
     for y in range(y0, y1, step):
         # Every other row of a lattice is shifted: no column parity is preferred.
         shift = ((y - y0) // step) % step
+        values, use = band[y - y0, x0:x1], state[y, x0:x1]
         if noisy:
-            for x in range(x0 + shift, x1, step):
-                cell[n] = band[y - y0, x]
-                noise[n] = err[y, x] * err[y, x]
-                n += state[y, x] <= limit
+            error = err[y, x0:x1]
+            for x in range(shift, x1 - x0, step):
+                cell[n] = values[x]
+                noise[n] = error[x] * error[x]
+                n += use[x] <= limit
         else:
-            for x in range(x0 + shift, x1, step):
-                cell[n] = band[y - y0, x]
-                n += state[y, x] <= limit
+            for x in range(shift, x1 - x0, step):
+                cell[n] = values[x]
+                n += use[x] <= limit
     return n
 
 
@@ -237,9 +239,10 @@ def _cells(
             if flat:
                 band[y - y0] = values[y]
             else:
-                spline_row(spline, y, row, bend, work, band[y - y0])
+                rest, given = band[y - y0], values[y]
+                spline_row(spline, y, row, bend, work, rest)
                 for x in range(nx):
-                    band[y - y0, x] = values[y, x] - band[y - y0, x]
+                    rest[x] = given[x] - rest[x]
         if summed:
             _add_lines(band, state, y0, y1, limit, lines)
         for i in range(mx):
@@ -308,11 +311,13 @@ def _add_lines(band: Any, state: Any, y0: Any, y1: Any, limit: Any, lines: Any) 
     rows, n_rows, columns, n_columns = lines
     for y in range(y0, y1):
         total, count = np.float64(0.0), 0
-        for x in range(band.shape[1]):
-            w = state[y, x] <= limit
-            v = band[y - y0, x] if w else np.float32(0)
-            columns[x] += v
+        values, use = band[y - y0], state[y]
+        for x in range(values.size):
+            w = use[x] <= limit
+            columns[x] += values[x] if w else np.float32(0)
             n_columns[x] += w
-            total += v
+        for x in range(values.size):
+            w = use[x] <= limit
+            total += values[x] if w else np.float32(0)
             count += w
         rows[y], n_rows[y] = total, count

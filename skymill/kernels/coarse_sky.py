@@ -15,7 +15,7 @@ __all__ = ["cell_sky", "expand", "value_at"]
 _FEWEST_SAMPLES = 16
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def cell_sky(sci: Any, err: Any, mask: Any, bad: Any, box: Any, step: Any) -> Any:
     """Return median and scatter of every ``step``-th good pixel and row of each cell.
 
@@ -54,11 +54,12 @@ def cell_sky(sci: Any, err: Any, mask: Any, bad: Any, box: Any, step: Any) -> An
             if n >= _FEWEST_SAMPLES:
                 middle = select(sample, n, n // 2)
                 level[cy, cx] = middle
-                scatter[cy, cx] = middle - select(sample, n, int(0.1587 * n))
+                # the smaller half is in front already
+                scatter[cy, cx] = middle - select(sample, n // 2 + 1, int(0.1587 * n))
     return level, scatter
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def value_at(mesh: Any, box: Any, y: Any, x: Any) -> Any:
     """Return a mesh of cell centres, interpolated linearly to a pixel; constant outside."""
     my, mx = mesh.shape
@@ -72,10 +73,11 @@ def value_at(mesh: Any, box: Any, y: Any, x: Any) -> Any:
     return np.float32(low * (1 - v) + high * v)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def expand(mesh: Any, box: Any, ny: Any, nx: Any) -> Any:
     """Return a mesh interpolated linearly to every pixel, shape (ny, nx), float32."""
     out = np.empty((ny, nx), np.float32)
+    steps = np.arange(max(box, 1)).astype(np.float32)
     for y in range(ny):
         for cx in range(0, nx, box // 2 if box > 1 else 1):
             # between two cell centres the line is straight
@@ -83,6 +85,7 @@ def expand(mesh: Any, box: Any, ny: Any, nx: Any) -> Any:
             first, slope = value_at(mesh, box, y, cx), np.float32(0)
             if last - cx > 1:
                 slope = (value_at(mesh, box, y, last - 1) - first) / np.float32(last - 1 - cx)
-            for x in range(cx, last):
-                out[y, x] = first + slope * np.float32(x - cx)
+            part = out[y, cx:last]
+            for x in range(part.size):
+                part[x] = first + slope * steps[x]
     return out

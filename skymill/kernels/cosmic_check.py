@@ -14,7 +14,7 @@ from numba import njit
 from skymill.kernels.coarse_sky import value_at
 
 __all__ = ["CONFIRMED", "REFUTED", "UNDECIDED", "best_cell", "box_sums", "find_peaks", "groups",
-           "recentre", "verdicts"]  # fmt: skip
+           "pairs_near", "recentre", "verdicts"]  # fmt: skip
 
 UNDECIDED, CONFIRMED, REFUTED = 0, 1, 2
 
@@ -29,7 +29,7 @@ _EDGE_PART = 0.1
 _SAME, _GONE, _BRIGHTER = 3.0, 5.0, 4.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def find_peaks(
     sci: Any, err: Any, bits: Any, skip: Any, hit: Any, mesh: Any, box: Any, sigma: Any, floor: Any
 ) -> Any:
@@ -82,7 +82,7 @@ def find_peaks(
     return peaks
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _centre(sci: Any, bits: Any, skip: Any, hit: Any, y: Any, x: Any, level: Any) -> Any:
     """Tell whether a pixel is a clean maximum, where its light is centred, and if it has hits."""
     top, total, along_x, along_y, flagged = sci[y, x], 0.0, 0.0, 0.0, 0.0
@@ -103,7 +103,7 @@ def _centre(sci: Any, bits: Any, skip: Any, hit: Any, y: Any, x: Any, level: Any
     return True, x + along_x / total, y + along_y / total, flagged
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def recentre(sci: Any, mesh: Any, box: Any, points: Any) -> Any:
     """Move points to the centre of the light around them, under a Gaussian of FWHM 4 px.
 
@@ -143,7 +143,7 @@ def recentre(sci: Any, mesh: Any, box: Any, points: Any) -> Any:
             points[n, 0], points[n, 1] = x, y
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def best_cell(first: Any, second: Any, reach: Any) -> Any:
     """Return the offset that most pairs of points share.
 
@@ -176,7 +176,48 @@ def best_cell(first: Any, second: Any, reach: Any) -> Any:
     return 2.0 * (at_i + 1) - reach, 2.0 * (at_j + 1) - reach
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def pairs_near(first: Any, second: Any, dx: Any, dy: Any, radius: Any, ring: Any) -> Any:
+    """Find the pairs of points whose offset is close to a given one.
+
+    Parameters
+    ----------
+    first, second : ndarray of float64, shape (n, 2), (m, 2)
+        Points x, y.
+    dx, dy : float
+        Offset, second less first.
+    radius : float
+        How close (px).
+    ring : tuple of float
+        Inner and outer radius of a ring around the offset in which pairs are counted.
+
+    Returns
+    -------
+    offsets : ndarray of float64, shape (k, 2)
+        Offsets of the pairs, those of one first point after the other.
+    partner : ndarray of bool, shape (n,)
+        First points that have a partner.
+    n_ring : int
+        Pairs in the ring.
+    """
+    found = [(0.0, 0.0) for _ in range(0)]
+    partner, n_ring = np.zeros(first.shape[0], np.bool_), 0
+    inner, outer = ring[0] * ring[0], ring[1] * ring[1]
+    for a in range(first.shape[0]):
+        for b in range(second.shape[0]):
+            x, y = second[b, 0] - first[a, 0], second[b, 1] - first[a, 1]
+            off = (x - dx) * (x - dx) + (y - dy) * (y - dy)
+            n_ring += (off > inner) & (off < outer)
+            if off < radius * radius:
+                found.append((x, y))
+                partner[a] = True
+    offsets = np.empty((len(found), 2))
+    for k in range(len(found)):
+        offsets[k, 0], offsets[k, 1] = found[k]
+    return offsets, partner, n_ring
+
+
+@njit(cache=True, nogil=True)
 def groups(hits: Any) -> Any:
     """Return the connected groups of True pixels (8 neighbours), in the order of first pixels.
 
@@ -192,7 +233,7 @@ def groups(hits: Any) -> Any:
     flat = free.ravel()
     members = [np.int64(0) for _ in range(0)]
     starts = [np.int64(0) for _ in range(1)]
-    for origin in range(ny * nx):
+    for origin in np.flatnonzero(hits):
         if not flat[origin]:
             continue
         done = len(members)
@@ -210,14 +251,14 @@ def groups(hits: Any) -> Any:
     return np.array(members, np.int64), np.array(starts, np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _part(edge: Any, at: Any, half: Any) -> Any:
     """Part of the pixel ``at`` that lies in an interval around ``edge``."""
     low, high = max(at - 0.5, edge - half), min(at + 0.5, edge + half)
     return max(high - low, 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _box(
     sci: Any, err: Any, bits: Any, skip: Any, mesh: Any, box: Any, y: Any, x: Any, half: Any
 ) -> Any:
@@ -245,7 +286,7 @@ def _box(
     return total, variance, True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def box_sums(
     sci: Any, err: Any, bits: Any, skip: Any, mesh: Any, box: Any, x: Any, y: Any, half: Any
 ) -> Any:
@@ -266,7 +307,7 @@ def box_sums(
     return total, variance
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def verdicts(
     one: Any, other: Any, skip: Any, members: Any, starts: Any, hits: Any,
     dx: Any, dy: Any, halves: Any, scales: Any, scatters: Any, rms: Any,
@@ -327,7 +368,7 @@ def verdicts(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _surroundings(one: Any, skip: Any, hits: Any, y: Any, x: Any) -> Any:
     """Median of the good pixels without hits in 7 x 7 px; the sky if there are few."""
     sci, _, bits, mesh, box = one
@@ -344,7 +385,7 @@ def _surroundings(one: Any, skip: Any, hits: Any, y: Any, x: Any) -> Any:
     return values[count // 2]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _group_light(sci: Any, group: Any, y: Any, x: Any, half: Any, local: Any) -> Any:
     """Light of the pixels of a group within a box, above their surroundings."""
     total, nx = 0.0, sci.shape[1]
@@ -355,7 +396,7 @@ def _group_light(sci: Any, group: Any, y: Any, x: Any, half: Any, local: Any) ->
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fading(
     one: Any, other: Any, skip: Any, y: Any, x: Any, dx: Any, dy: Any,
     half: Any, scale: Any, scatter: Any, rms: Any,
@@ -375,7 +416,7 @@ def _fading(
     return True, scale * first - second, np.sqrt(variance)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _rest_is_there(
     one: Any, other: Any, skip: Any, group: Any, y: Any, x: Any, dx: Any, dy: Any,
     scales: Any, scatters: Any, rms: Any,

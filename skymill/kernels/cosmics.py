@@ -57,7 +57,7 @@ def fill_bad(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill(image: Any, bad: Any, mesh: Any, box: Any) -> Any:
     """Fill the bad pixels, in place; those far from good ones with the sky of the mesh."""
     ny, nx = image.shape
@@ -89,7 +89,7 @@ def _fill(image: Any, bad: Any, mesh: Any, box: Any) -> Any:
             image[y, x] = out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _has_good(bad: Any, y: Any, x: Any, reach: Any) -> Any:
     """Tell whether a good pixel lies within the rows of the largest window."""
     ny, nx = bad.shape
@@ -100,7 +100,7 @@ def _has_good(bad: Any, y: Any, x: Any, reach: Any) -> Any:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def prepare(
     sci: Any, err: Any, mask: Any, holes: Any, mesh: Any, box: Any, noise: Any, structure: Any
 ) -> Any:
@@ -131,15 +131,18 @@ def prepare(
     bad = np.zeros((ny, nx), np.bool_)
     some = False
     for y in range(ny):
+        s, e, m, line, spread, lost = sci[y], err[y], mask[y], image[y], variance[y], bad[y]
+        odd = False
         for x in range(nx):
-            value, error = sci[y, x], err[y, x]
+            value, error = s[x], e[x]
             known = (abs(value) < np.inf) & (error > 0) & (error < np.inf)
-            hole = not known or (mask[y, x] & holes) != 0
-            bad[y, x] = hole
-            some |= hole
-            image[y, x] = value if known else _ZERO
-            error = min(error, _LARGEST) if known else noise
-            variance[y, x] = error * error
+            hole = (not known) | ((m[x] & holes) != 0)
+            lost[x] = hole
+            odd |= hole
+            line[x] = value if known else _ZERO
+            error = (error if error < _LARGEST else _LARGEST) if known else noise
+            spread[x] = error * error
+        some |= odd
     if some:
         _fill(image, bad, mesh, box)
         _fill(variance, bad, np.full((1, 1), noise * noise, np.float32), 1)
@@ -149,13 +152,16 @@ def prepare(
             # the sky is straight between two centres; its middle is near enough here
             last = min(start + half, nx)
             level = value_at(mesh, box, y, (start + last - 1) * 0.5)
-            for x in range(start, last):
-                light = structure * min(max(image[y, x] - level, _ZERO), _LARGEST)
-                variance[y, x] += light * light
+            line, spread = image[y, start:last], variance[y, start:last]
+            for x in range(line.size):
+                above = line[x] - level
+                above = above if above > _ZERO else _ZERO
+                light = structure * (above if above < _LARGEST else _LARGEST)
+                spread[x] += light * light
     return image, variance, bad
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _three(image: Any, y: Any, x: Any, k: Any, level: Any) -> Any:
     """Light on both sides of a pixel along one of the four directions, and where."""
     dy, dx = np.int64(k > 0), np.int64(1 - k if k < 2 else (1 if k == 2 else -1))
@@ -164,7 +170,7 @@ def _three(image: Any, y: Any, x: Any, k: Any, level: Any) -> Any:
     return a, b, dy, dx
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def peak_ratios(
     image: Any, variance: Any, mask: Any, skip: Any, mesh: Any, box: Any, sigma: Any, floor: Any
 ) -> Any:
@@ -212,7 +218,7 @@ def peak_ratios(
     return np.array(out)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _stands_alone(image: Any, y: Any, x: Any, least: Any) -> Any:
     """Tell whether a maximum is higher than what surrounds it, by ``least`` electron.
 
@@ -233,7 +239,7 @@ def _stands_alone(image: Any, y: Any, x: Any, least: Any) -> Any:
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _peak_ratio(image: Any, mask: Any, skip: Any, y: Any, x: Any, level: Any) -> Any:
     """Smallest ratio of the four directions; -1 if the pixel is no clean maximum."""
     c = image[y, x]
@@ -251,7 +257,7 @@ def _peak_ratio(image: Any, mask: Any, skip: Any, y: Any, x: Any, level: Any) ->
     return least
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _sharpness(
     sci: Any, err: Any, bad: Any, y: Any, x: Any, level: Any, ratio: Any, structure: Any
 ) -> Any:
@@ -279,7 +285,7 @@ def _sharpness(
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def judge(
     hits: Any, sci: Any, err: Any, bad: Any, mesh: Any, box: Any, structure: Any,
     ratio: Any, sharp: Any, blunt: Any,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
-from skymill.kernels.lacosmic_search import near, replace_near, screen, search
+from skymill.kernels.lacosmic_search import STRETCH, near, replace_near, screen, search
 from skymill.kernels.order_statistics import box_median
 
 if TYPE_CHECKING:
@@ -210,34 +210,40 @@ def _lower_median(values: NDArray[np.float32], bad: NDArray[np.bool_]) -> np.flo
     return np.float32(values[(n - 1) // 2])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _finite(plane: Any) -> Any:
     for y in range(plane.shape[0]):
-        # a sum is finite only if every term is, up to overflow, which is no data either
-        total = np.float64(0)
-        for x in range(plane.shape[1]):
-            total += np.float64(plane[y, x])
-        if not abs(total) < np.inf:
+        row, odd = plane[y], np.uint32(0)
+        for x in range(row.size):
+            odd += np.uint32(row[x] - row[x] != 0)  # x - x is 0 for finite numbers only
+        if odd:
             return False
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _dilate(mask: Any) -> Any:
     """Grow by one pixel in all eight directions; the outermost pixels stay as they are."""
     ny, nx = mask.shape
     out = mask.copy()
     for y in range(ny):
-        for x in range(nx):
-            if mask[y, x] == 0:
+        for start in range(0, nx, STRETCH):
+            stop = min(start + STRETCH, nx)
+            part, some = mask[y, start:stop], np.uint8(0)
+            for x in range(part.size):
+                some |= part[x]
+            if some == 0:
                 continue
-            for j in range(max(y - 1, 1), min(y + 2, ny - 1)):
-                for i in range(max(x - 1, 1), min(x + 2, nx - 1)):
-                    out[j, i] = 1
+            for x in range(start, stop):
+                if mask[y, x] == 0:
+                    continue
+                for j in range(max(y - 1, 1), min(y + 2, ny - 1)):
+                    for i in range(max(x - 1, 1), min(x + 2, nx - 1)):
+                        out[j, i] = 1
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add_saturated(image: Any, skip: Any, level: Any) -> Any:
     """Add the cores of saturated stars, grown twice by a 5 x 5 box without corners."""
     ny, nx = image.shape

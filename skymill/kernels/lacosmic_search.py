@@ -16,7 +16,7 @@ from skymill.kernels.lacosmic_verdicts import (
     positive_laplacian,
 )
 
-__all__ = ["near", "replace_near", "screen", "search"]
+__all__ = ["STRETCH", "near", "replace_near", "screen", "search"]
 
 _ZERO, _ONE, _FOUR = np.float32(0), np.float32(1), np.float32(4)
 #: The bound is lowered by this much: rounding must not lose a candidate.
@@ -24,10 +24,10 @@ _MARGIN = np.float32(1 - 1e-5)
 #: A verdict depends on pixels at most this far away.
 _REACH = 4
 #: The screen collects candidates from stretches of a row of this many pixels.
-_STRETCH = 32
+STRETCH = 32
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def screen(image: Any, spread: Any, extra: Any, skip: Any, sigclip: Any) -> Any:
     """Return the pixels that can pass, see the head of the module; in order of rows."""
     ny, nx = image.shape
@@ -36,7 +36,7 @@ def screen(image: Any, spread: Any, extra: Any, skip: Any, sigclip: Any) -> Any:
     factor = _FOUR * sigclip * sigclip * _MARGIN
     lap, columns = np.zeros(nx, np.float32), np.zeros(nx, np.float32)
     least = np.zeros(nx, np.float32)
-    row = np.zeros(nx + _STRETCH, np.uint8)
+    row = np.zeros(nx + STRETCH, np.uint8)
     for y in range(2, ny - 2):
         above, here, below = image[y + 1], image[y], image[y - 1]
         for x in range(1, nx - 1):
@@ -56,18 +56,18 @@ def screen(image: Any, spread: Any, extra: Any, skip: Any, sigclip: Any) -> Any:
         for x in range(2, nx - 2):
             bound = factor * max(least[x], LEAST_VARIANCE)
             row[x] = (lap[x] * lap[x] > bound) & (bad[x] == 0)
-        for start in range(0, nx, _STRETCH):
+        for start in range(0, nx, STRETCH):
             some = np.uint8(0)
-            for x in range(start, start + _STRETCH):
+            for x in range(start, start + STRETCH):
                 some |= row[x]
             if some:
-                for x in range(start, start + _STRETCH):
+                for x in range(start, start + STRETCH):
                     if row[x]:
                         kept.append(y * nx + x)  # noqa: PERF401
     return _as_array(kept)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _replace(plane: Any, skip: Any, found: Any, y: Any, x: Any, fallback: Any) -> Any:
     """Mean of the good pixels of the 5 x 5 box; False if there is none and no fallback."""
     total = _ZERO
@@ -84,7 +84,7 @@ def _replace(plane: Any, skip: Any, found: Any, y: Any, x: Any, fallback: Any) -
     return not np.isnan(fallback)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _as_array(items: Any) -> Any:
     out = np.empty(len(items), np.int64)
     for n in range(len(items)):
@@ -92,7 +92,7 @@ def _as_array(items: Any) -> Any:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def search(
     image: Any,
     spread: Any,
@@ -138,7 +138,7 @@ def search(
     return _as_array(fresh)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def replace_near(
     image: Any, spread: Any, skip: Any, found: Any, state: Any, fresh: Any, fallback: Any
 ) -> Any:
@@ -163,7 +163,7 @@ def replace_near(
     return _as_array(changed), known
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def near(
     image: Any, spread: Any, extra: Any, skip: Any, state: Any, changed: Any, sigclip: Any
 ) -> Any:

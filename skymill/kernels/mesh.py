@@ -148,9 +148,10 @@ def spline_row(spline: Any, y: Any, row: Any, bend: Any, work: Any, out: Any) ->
             while x1 > x0 and step_x[x1 - 1] > 1.0:
                 x1 -= 1
                 out[x1] = row[c + 1] + end * (step_x[x1] - 1.0)
-        for x in range(x0, x1):
-            s = step_x[x]
-            out[x] = c0 + s * (c1 + s * (c2 + s * c3))
+        part, steps = out[x0:x1], step_x[x0:x1]
+        for x in range(part.size):
+            s = steps[x]
+            part[x] = c0 + s * (c1 + s * (c2 + s * c3))
 
 
 @njit(cache=True)

@@ -24,7 +24,7 @@ def most_bytes(n_px: int) -> int:
     return 2 * n_px + n_px // 4 + 64
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _put(out, at, bits, free, value, width):  # type: ignore[no-untyped-def]
     """Append ``width`` bits; return place, open byte and its free bits."""
     while width > 0:
@@ -40,7 +40,7 @@ def _put(out, at, bits, free, value, width):  # type: ignore[no-untyped-def]
     return at, bits, free
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _encode(values, out):  # type: ignore[no-untyped-def]
     """Encode one tile of 16-bit values; return the number of bytes."""
     n = values.size
@@ -49,6 +49,12 @@ def _encode(values, out):  # type: ignore[no-untyped-def]
     folded = np.empty(BLOCK_PX, np.int64)
     for start in range(0, n, BLOCK_PX):
         count = min(BLOCK_PX, n - start)
+        part, changes = values[start : start + count], np.int16(0)
+        for j in range(part.size):
+            changes |= part[j] ^ np.int16(last)
+        if changes == 0:  # as most blocks of a mask
+            at, bits, free = _put(out, at, bits, free, 0, _FS_BITS)
+            continue
         total = 0
         for j in range(count):
             value = np.int64(values[start + j])
@@ -85,7 +91,7 @@ def _encode(values, out):  # type: ignore[no-untyped-def]
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def encode_tiles(plane, tile_rows, offset, out, sizes):  # type: ignore[no-untyped-def]
     """Encode a plane in tiles of whole rows.
 
@@ -114,15 +120,16 @@ def encode_tiles(plane, tile_rows, offset, out, sizes):  # type: ignore[no-untyp
         y0, y1 = tile * tile_rows, min(ny, (tile + 1) * tile_rows)
         n = 0
         for y in range(y0, y1):
+            line = buffer[n : n + nx]
             for x in range(nx):
-                buffer[n] = np.int64(plane[y, x]) - offset
-                n += 1
+                line[x] = np.int64(plane[y, x]) - offset
+            n += nx
         sizes[tile] = _encode(buffer[:n], out[at:])
         at += sizes[tile]
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _decode(data, values):  # type: ignore[no-untyped-def]
     """Decode one tile; return False if the bytes end too early."""
     n, size = values.size, data.size
@@ -173,7 +180,7 @@ def _decode(data, values):  # type: ignore[no-untyped-def]
     return True
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def decode_tiles(heap, sizes, places, tile_rows, offset, plane):  # type: ignore[no-untyped-def]
     """Decode a plane of tiles of whole rows, in place.
 

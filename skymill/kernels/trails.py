@@ -15,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def binned_signal(sci: Any, level: Any, rms: Any, bad: Any, side: Any, clip: Any) -> Any:
     """Signal to noise of boxes of ``side`` x ``side`` px; zero where half of a box is bad.
 
@@ -27,23 +27,30 @@ def binned_signal(sci: Any, level: Any, rms: Any, bad: Any, side: Any, clip: Any
     least = side * side / 2
     total = np.zeros(mx, np.float32)
     count = np.zeros(mx, np.int32)
+    signal, known = np.zeros(nx, np.float32), np.zeros(nx, np.int32)
+    zero = np.float32(0)
     for j in range(my):
         total[:] = 0
         count[:] = 0
         for y in range(j * side, (j + 1) * side):
+            light, sky, noise, lost = sci[y], level[y], rms[y], bad[y]
+            for x in range(nx):
+                s = (light[x] - sky[x]) / noise[x]
+                use = (not lost[x]) & (not np.isnan(s))
+                s = s if s > -clip else -clip
+                s = s if s < clip else clip
+                signal[x], known[x] = s if use else zero, np.int32(use)
             for i in range(mx):
                 for x in range(i * side, (i + 1) * side):
-                    s = (sci[y, x] - level[y, x]) / rms[y, x]
-                    if not (bad[y, x] or np.isnan(s)):
-                        total[i] += min(max(s, -clip), clip)
-                        count[i] += 1
+                    total[i] += signal[x]
+                    count[i] += known[x]
         for i in range(mx):
             if count[i] >= least:
                 out[j, i] = total[i] / np.sqrt(np.float32(count[i]))
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def vote(counts: Any, y: Any, x: Any, cosine: Any, sine: Any, offset: Any, weight: Any) -> Any:
     """Add points to the counts of lines ``x cos + y sin = rho``; rho bins of one box.
 
@@ -67,7 +74,7 @@ def vote(counts: Any, y: Any, x: Any, cosine: Any, sine: Any, offset: Any, weigh
             row[int(c * x[k] + s * y[k] + offset)] += weight
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def best_line(counts: Any, least: Any) -> Any:
     """Return the line with the largest excess of points over lines beside it.
 
@@ -113,7 +120,7 @@ def best_line(counts: Any, least: Any) -> Any:
     return best_a, best_r, best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def strip_profiles(
     sci: Any, level: Any, rms: Any, bad: Any, line: Any, reach: Any, segment: Any, clip: Any
 ) -> Any:
@@ -164,7 +171,7 @@ def strip_profiles(
     return total, count
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def strip_values(
     sci: Any, level: Any, rms: Any, bad: Any, line: Any, bend: Any, first: Any, last: Any,
     reach: Any,
@@ -200,7 +207,7 @@ def strip_values(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def paint(mask: Any, line: Any, first: Any, last: Any, bend: Any, below: Any, above: Any) -> Any:
     """Set the pixels of a band along a line.
 

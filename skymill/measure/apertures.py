@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["measure_apertures", "net_flux"]
+__all__ = ["LOST_FRACTION", "aperture_columns", "measure_apertures", "net_flux"]
 
 #: More of an aperture than this fraction lost for good leaves no flux.
 LOST_FRACTION = 0.01
@@ -98,17 +98,63 @@ def measure_apertures(
     """
     from astropy.table import Table
 
+    columns = aperture_columns(
+        sci, err, mask, x, y, radii, annulus=annulus, sky=sky, sky_mask=sky_mask,
+        level_err=level_err, masked=masked, main=main, noise_correlation=noise_correlation,
+        correlation_map=correlation_map, scintillation=scintillation, segments=segments,
+        owners=owners,
+    )  # fmt: skip
+    table = Table(columns, copy=False)
+    table.meta["radii"] = [float(r) for r in np.atleast_1d(np.asarray(radii, np.float64))]
+    return table
+
+
+def aperture_columns(
+    sci: NDArray[np.float32],
+    err: NDArray[np.float32],
+    mask: NDArray[np.uint16] | None,
+    x: ArrayLike,
+    y: ArrayLike,
+    radii: ArrayLike,
+    *,
+    annulus: Sequence[float] | None = None,
+    sky: str = "mean",
+    sky_mask: NDArray[np.uint16] | None = None,
+    level_err: float = 0.0,
+    masked: MaskedPolicy = "replace",
+    main: int | None = None,
+    noise_correlation: NDArray[Any] | None = None,
+    correlation_map: NDArray[Any] | None = None,
+    scintillation: float = 0.0,
+    segments: NDArray[np.int32] | None = None,
+    owners: ArrayLike | None = None,
+    sums: ApertureSums | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Measure fluxes in concentric circles; the columns of `measure_apertures`.
+
+    Parameters
+    ----------
+    sci, err, mask, x, y, radii, annulus, sky, sky_mask, level_err, masked, main, \
+noise_correlation, correlation_map, scintillation, segments, owners
+        See `measure_apertures`.
+    sums : ApertureSums, optional
+        What `skymill.kernels.circles.aperture_sums` gave for these radii, and maybe more
+        after them, and this policy, where it is known already.
+    """
     bits = np.zeros(np.shape(sci), np.uint16) if mask is None else mask
     px, py = (np.atleast_1d(np.asarray(v, np.float64)) for v in (x, y))
     wanted = np.atleast_1d(np.asarray(radii, np.float64))
     chosen = policy(masked)
-    sums = aperture_sums(sci, err, bits, px, py, wanted, segments=segments, owners=owners, **chosen)
+    if sums is None:
+        sums = aperture_sums(
+            sci, err, bits, px, py, wanted, segments=segments, owners=owners, **chosen
+        )
     local = local_sky(
         sci, bits if sky_mask is None else sky_mask, px, py, annulus,
         estimator=sky, level_err=level_err,
     )  # fmt: skip
     index = len(wanted) - 1 if main is None else main
-    table = Table({"x": px, "y": py})
+    out: dict[str, NDArray[Any]] = {"x": px, "y": py}
     for k, radius in enumerate(wanted):
         part = ApertureSums(
             sums.flux[:, k], sums.flux_err[:, k], sums.area[:, k], sums.masked_area[:, k],
@@ -119,22 +165,21 @@ def measure_apertures(
             correlation=_factor(noise_correlation, correlation_map, px, py, float(radius)),
             scintillation=scintillation,
         )  # fmt: skip
-        table[f"flux_{k}"], table[f"flux_err_{k}"] = flux, error
-        table[f"area_{k}"], table[f"masked_{k}"] = part.area, part.masked_area
-    table["sky"], table["sky_err"] = local.level, local.level_err
+        out[f"flux_{k}"], out[f"flux_err_{k}"] = flux, error
+        out[f"area_{k}"], out[f"masked_{k}"] = part.area, part.masked_area
+    out["sky"], out["sky_err"] = local.level, local.level_err
     flags = flags_of(
         (np.shape(sci)[0], np.shape(sci)[1]), px, py, sums.mask_or[:, index],
-        np.isfinite(np.asarray(table[f"flux_{index}"])),
+        np.isfinite(out[f"flux_{index}"]),
     )  # fmt: skip
     flags |= np.where(local.missing, int(PhotFlag.NO_ANNULUS), 0)
     if segments is not None:
         own = aperture_sums(sci, err, bits, px, py, wanted[index : index + 1], **chosen)
         more = sums.masked_area[:, index] > own.masked_area[:, 0] + 1e-6
         flags |= np.where(more, int(PhotFlag.NEIGHBOUR), 0)
-    table["flags"] = flags.astype(np.int32)
-    table["mask_or"] = sums.mask_or[:, index].astype(np.int32)
-    table.meta["radii"] = [float(r) for r in wanted]
-    return table
+    out["flags"] = flags.astype(np.int32)
+    out["mask_or"] = sums.mask_or[:, index].astype(np.int32)
+    return out
 
 
 def net_flux(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skymill.kernels.circles import aperture_sums
+from skymill.kernels.growth import clipped_means
 from skymill.measure.rings import local_sky, mask_sources
 from skymill.measure.stars import choose_stars
 
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from scipy.interpolate import PchipInterpolator
 
-__all__ = ["GrowthCurve", "growth_curve"]
+__all__ = ["SMALL_FWHM", "GrowthCurve", "growth_curve"]
 
 #: Radii of the curve and of its last point, in FWHM; ring of the sky beyond it.
 _FIRST_FWHM, _LAST_FWHM, _STEPS = 0.3, 4.0, 24
 _GAP_FWHM, _WIDTH_FWHM = 1.0, 3.0
+#: Radius of the sums by which stars are chosen, in FWHM.
+SMALL_FWHM = 1.25
 #: Curves further than this from the median, in robust sigma, are left out at that radius.
 _CLIP = 4.0
 
@@ -70,11 +75,15 @@ class GrowthCurve:
                 f"the growth curve goes from {self.radii[0]:.2f} to {self.radii[-1]:.2f} px, "
                 f"not to {radius_px:.2f}"
             )
-        from scipy.interpolate import PchipInterpolator
-
-        part = float(PchipInterpolator(self.radii, self.fraction)(min(radius_px, self.radii[-1])))
+        part = float(self._between(min(radius_px, self.radii[-1])))
         error = float(np.interp(radius_px, self.radii, self.fraction_err))
         return 1 / part, error / part**2
+
+    @cached_property
+    def _between(self) -> PchipInterpolator:
+        from scipy.interpolate import PchipInterpolator
+
+        return PchipInterpolator(self.radii, self.fraction)
 
 
 def growth_curve(
@@ -90,6 +99,7 @@ def growth_curve(
     annulus: Sequence[float] | None = None,
     minimum_snr: float = 100.0,
     maximum: int = 100,
+    light: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> GrowthCurve | None:
     """Measure the growth curve of a frame from its bright, isolated stars.
 
@@ -116,6 +126,8 @@ def growth_curve(
         of it are tried.
     maximum : int
         Most stars.
+    light : (ndarray, ndarray), optional
+        Sums within 1.25 FWHM of all sources and their errors, where they are known already.
 
     Returns
     -------
@@ -131,13 +143,15 @@ def growth_curve(
     )
     last = float(grid[-1])
     ring = annulus or (last + _GAP_FWHM * fwhm_px, last + (_GAP_FWHM + _WIDTH_FWHM) * fwhm_px)
-    small = aperture_sums(sci, err, bits, px, py, [1.25 * fwhm_px])
-    light, error = small.flux[:, 0], small.flux_err[:, 0]
+    if light is None:
+        small = aperture_sums(sci, err, bits, px, py, [SMALL_FWHM * fwhm_px])
+        light = small.flux[:, 0], small.flux_err[:, 0]
+    flux, error = light
     shape = (np.shape(sci)[0], np.shape(sci)[1])
     stars = np.zeros(0, np.int64)
     for snr in (minimum_snr, minimum_snr / 2, minimum_snr / 4):
         stars = choose_stars(
-            shape, px, py, light, error, separation_px=last + fwhm_px, margin_px=last,
+            shape, px, py, flux, error, separation_px=last + fwhm_px, margin_px=last,
             usable=usable, minimum_snr=snr, maximum=maximum,
         )  # fmt: skip
         if stars.size >= 3:
@@ -147,11 +161,11 @@ def growth_curve(
     others = np.ones(px.size, bool)
     others[stars] = False
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr_all = light / error
+        snr_all = flux / error
     hidden = mask_sources(bits, px[others], py[others], snr_all[others], fwhm_px)
     quiet = mask_sources(hidden, px[stars], py[stars], snr_all[stars], fwhm_px)
     curves, variance = _curves(sci, err, hidden, quiet, px[stars], py[stars], grid, ring)
-    fraction, fraction_err = _mean(curves, variance)
+    fraction, fraction_err = clipped_means(curves, variance, _CLIP)
     good = np.isfinite(curves).all(axis=1)
     if not np.isfinite(fraction).all():
         return None
@@ -187,35 +201,6 @@ def _curves(
     return np.where(bad, np.nan, part), np.where(bad, np.nan, variance)
 
 
-def _mean(
-    curves: NDArray[np.float64], variance: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Clipped weighted mean of each column and its error."""
-    n = curves.shape[1]
-    mean, error = np.full(n, np.nan), np.full(n, np.nan)
-    for k in range(n):
-        value, var = curves[:, k], variance[:, k]
-        there = np.isfinite(value) & np.isfinite(var)
-        value, var = value[there], var[there]
-        if not value.size:
-            continue
-        if k == n - 1:
-            mean[k], error[k] = 1.0, 0.0
-            continue
-        centre = np.median(value)
-        scatter = 1.4826 * np.median(np.abs(value - centre))
-        allowed = _CLIP * np.sqrt(np.maximum(var, 0) + scatter**2) + 1e-12
-        kept = np.abs(value - centre) <= allowed
-        # A floor of the scatter of the stars themselves keeps one bright star from ruling.
-        floor = np.median(var[kept])
-        weight = 1 / (var[kept] + max(scatter**2 - floor, 0.0) + 1e-16)
-        mean[k] = (weight * value[kept]).sum() / weight.sum()
-        number = int(kept.sum())
-        spread = (weight * (value[kept] - mean[k]) ** 2).sum() / max(number - 1, 1)
-        error[k] = np.sqrt(max(spread, 1.0) / weight.sum())
-    return mean, error
-
-
 def _wings(
     radii: NDArray[np.float64], fraction: NDArray[np.float64], fwhm_px: float
 ) -> tuple[float, float]:
@@ -224,13 +209,9 @@ def _wings(
     if use.sum() < 4:
         return float("nan"), float("nan")
     r, g = radii[use], fraction[use]
-
-    def fit(beta: float) -> tuple[float, float]:
-        alpha = fwhm_px / (2 * np.sqrt(2 ** (1 / beta) - 1))
-        model = 1 - (1 + (r / alpha) ** 2) ** (1 - beta)
-        scale = float((model * g).sum() / (g * g).sum())
-        return float(((model - scale * g) ** 2).sum()), scale
-
-    betas = np.geomspace(1.5, 30.0, 120)
-    best = float(betas[int(np.argmin([fit(float(beta))[0] for beta in betas]))])
-    return max(1.0 - fit(best)[1], 0.0), best
+    betas = np.geomspace(1.5, 30.0, 120)[:, None]
+    alpha = fwhm_px / (2 * np.sqrt(2 ** (1 / betas) - 1))
+    model = 1 - (1 + (r / alpha) ** 2) ** (1 - betas)
+    scale = (model * g).sum(axis=1) / (g * g).sum()
+    best = int(np.argmin(((model - scale[:, None] * g) ** 2).sum(axis=1)))
+    return max(1.0 - float(scale[best]), 0.0), float(betas[best, 0])

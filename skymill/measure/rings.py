@@ -8,6 +8,7 @@ import numpy as np
 
 from skymill.frame import MaskBit
 from skymill.kernels.apertures import annulus_background
+from skymill.kernels.disks import add_disks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,22 +62,13 @@ def mask_sources(
     -------
     ndarray of uint16, shape (ny, nx)
     """
-    out = mask.copy()
-    ny, nx = mask.shape
     clean = np.nan_to_num(snr)
     seen = clean > _SNR
     there = (seen if known is None else seen | known) & np.isfinite(x) & np.isfinite(y)
     reach = np.minimum(0.9 + 1.6 * np.log10(np.maximum(clean, 1.0)), _MOST_FWHM)
     # The size of a faint one must not follow its noise, or rings would lose upward noise only.
     radius = fwhm_px * np.where(seen, reach, _FAINT_FWHM)
-    for cx, cy, r in zip(x[there], y[there], radius[there], strict=True):
-        if not (-r < cx < nx + r and -r < cy < ny + r):
-            continue
-        y0, y1 = max(0, int(cy - r)), min(ny, int(cy + r) + 2)
-        x0, x1 = max(0, int(cx - r)), min(nx, int(cx + r) + 2)
-        inside = (np.arange(y0, y1)[:, None] - cy) ** 2 + (np.arange(x0, x1) - cx) ** 2 < r * r
-        out[y0:y1, x0:x1][inside] |= np.uint16(MaskBit.SOURCE)
-    return out
+    return add_disks(mask, x[there], y[there], radius[there], int(MaskBit.SOURCE))
 
 
 class LocalSky(NamedTuple):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymill.errors import FrameRejected
-from skymill.frame import MaskBit, has_bits
+from skymill.frame import MaskBit
+from skymill.kernels.bits import count_bits, sample_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from astropy.io import fits
     from numpy.typing import NDArray
 
     from skymill.overscan import OverscanLevel
@@ -41,16 +41,15 @@ def frame_numbers(
     FrameRejected
         ``ALL_MASKED``.
     """
-    n_masked, n_saturated = (_count(mask, bits) for bits in (MaskBit.bad(), MaskBit.SATURATED))
+    bad, full = (np.uint16(int(bits)) for bits in (MaskBit.bad(), MaskBit.SATURATED))
+    n_masked, n_saturated = (int(count_bits(mask, bits)) for bits in (bad, full))
     if n_masked == mask.size:
         raise FrameRejected("ALL_MASKED", "no good pixel is left after calibration.")
     step = max(1, mask.size // SAMPLE)
     while step > 1 and mask.shape[1] % step == 0:
         step += 1  # else all of the sample would come from a few columns
-    good = ~has_bits(mask.ravel()[::step], MaskBit.bad())
-    if not good.any():
-        step, good = 1, ~has_bits(mask.ravel(), MaskBit.bad())
-    values = np.quantile(sci.ravel()[::step][good].astype(np.float64), list(QUANTILES.values()))
+    planes = (np.ascontiguousarray(plane).ravel() for plane in (sci, err, mask))
+    values, typical = sample_quantiles(*planes, bad, step, np.array(list(QUANTILES.values())))
     measured = [level for level in levels if level.method != "none"]
     return {
         "overscan_adu": float(np.mean([v.mean_adu for v in measured])) if measured else None,
@@ -59,14 +58,8 @@ def frame_numbers(
         "n_saturated": n_saturated,
         "n_masked": n_masked,
         **{name: float(value) for name, value in zip(QUANTILES, values, strict=True)},
-        "median_err_e": float(np.median(err.ravel()[::step][good])),
+        "median_err_e": float(typical),
     }
-
-
-def _count(mask: NDArray[np.uint16], bits: MaskBit) -> int:
-    """Number of pixels with one of the bits; few rows at a time stay in the cache."""
-    parts = (mask[y : y + 64] for y in range(0, len(mask), 64))
-    return sum(int(np.count_nonzero(part & np.uint16(int(bits)))) for part in parts)
 
 
 def _rms(values: Sequence[float]) -> float:
@@ -86,19 +79,16 @@ def saturation_e(amplifier: Amplifier, level: OverscanLevel, bias_adu: float) ->
 
 
 def electronics_cards(
-    cards: fits.Header,
     readout: Readout,
     levels: Sequence[OverscanLevel],
     *,
     bias_adu: Sequence[float],
     sources: tuple[str, str],
-) -> None:
-    """Add what was done about the electronics.
+) -> dict[str, tuple[Any, str]]:
+    """Return header cards that tell what was done about the electronics.
 
     Parameters
     ----------
-    cards : astropy.io.fits.Header
-        Changed.
     readout : Readout
         With the gain and the read noise that were used.
     levels : sequence of OverscanLevel
@@ -109,6 +99,7 @@ def electronics_cards(
         Where gain and read noise come from: ``declared`` or ``measured``.
     """
     several = len(readout.amplifiers) > 1
+    cards: dict[str, tuple[Any, str]] = {}
     cards["BUNIT"] = ("electron", "unit of the pixels")
     cards["GAIN"] = (readout.gain_e_adu, f"[electron/adu] gain applied, {sources[0]}")
     cards["RDNOISE"] = (readout.read_noise_e, f"[electron] read noise, {sources[1]}")
@@ -135,6 +126,7 @@ def electronics_cards(
         cards["TRIMSEC"] = (str(readout.amplifiers[0].data), "section of the raw image")
     cards["LINEAR"] = (readout.linear, "True: taken for linear; False: was linearised")
     cards["CROSSTLK"] = (_crosstalk(readout), "crosstalk was subtracted")
+    return cards
 
 
 def _crosstalk(readout: Readout) -> bool:
@@ -145,16 +137,17 @@ def _crosstalk(readout: Readout) -> bool:
 
 
 def master_cards(
-    cards: fits.Header,
+    electronics: Mapping[str, tuple[Any, str]],
     masters: Masters,
     digests: Mapping[str, str],
     tau: float,
     levels: Sequence[OverscanLevel],
-) -> None:
-    """Add which masters were applied: name, SHA-256 of their pixels, scaling; no path."""
+) -> dict[str, tuple[Any, str]]:
+    """Return header cards of the masters: name, SHA-256 of their pixels, scaling; no path."""
+    cards: dict[str, tuple[Any, str]] = {}
     done = "O" if any(level.method != "none" for level in levels) else ""
-    done += "" if cards["LINEAR"] else "L"
-    done += "X" if cards["CROSSTLK"] else ""
+    done += "" if electronics["LINEAR"][0] else "L"
+    done += "X" if electronics["CROSSTLK"][0] else ""
     for kind in ("bias", "dark", "flat"):
         master = masters.get(kind)
         keyword = kind.upper()
@@ -167,3 +160,4 @@ def master_cards(
     if masters.dark is not None:
         cards["DARKTAU"] = (tau, "exposure over that of the dark")
     cards["CALSTAT"] = (done, "Overscan, Linearity, Xtalk, Bias, Dark, Flat")
+    return cards

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from skymill.frame import MaskBit
+from skymill.kernels.bits import flagged
 from skymill.kernels.cosmics import judge, peak_ratios, prepare
 from skymill.kernels.lacosmic import lacosmic
 
@@ -115,12 +116,14 @@ def find_hits(
     floor = np.float32(sky.level.min() + _PEAK_SIGMA * 0.5 * sky.rms.min())
     ratios = peak_ratios(image, variance, bits, skip, sky.level, sky.box, _PEAK_SIGMA, floor)
     ratio, fwhm_px = star_ratio(ratios)
-    bad = (bits & skip) != 0
-    bad |= hollow
+    bad = flagged(bits, skip)
+    if hollow.any():
+        bad |= hollow
     limit = objlim if objlim is not None else _contrast(engine, fwhm_px)
     # image and variance are worked on in place
     found = _search(engine, image, variance, bad, sigclip, sigfrac, limit, niter, sky)
-    found &= ~hollow
+    if hollow.any():
+        found &= ~hollow
     stand, acquitted, pixels = judge(
         found, frame.sci, frame.err, hollow, sky.level, sky.box, _STRUCTURE,
         _SAFETY * ratio if sharp_sigma > 0 else 0.0, sharp_sigma, _BLUNT_SIGMA,

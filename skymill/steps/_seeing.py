@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from skymill.frame import MaskBit, has_bits
+from skymill.frame import has_bits
 from skymill.kernels.apertures import aperture_sum
-from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.kernels.detect import detect, gaussian_kernel
 from skymill.kernels.shapes import WindowedShapes, fit_moffat, windowed_shapes
+from skymill.kernels.sky_noise import positive_median
+from skymill.steps._scene import BRIGHT, Scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "BRIGHT",
     "SIGMA_TO_FWHM",
-    "Scene",
     "Seeing",
     "axes",
     "first_look",
@@ -41,30 +41,6 @@ _SMALLEST_WINDOW_PX = 1.2
 _FIRST_FWHM_PX, _FIRST_SIGMA, _FIRST_RANGE = 2.5, 10.0, 0.003
 #: Groups of more than so many px per FWHM^2 that cover this part of the frame are a crowd.
 _CROWD_PX, _CROWDED_FRACTION = 300.0, 0.1
-#: Detector bits that do not hide the light of a star from detection and centring.
-BRIGHT = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
-
-
-class Scene(NamedTuple):
-    """The frame as the measurements see it.
-
-    Attributes
-    ----------
-    sci, err : ndarray of float32, shape (ny, nx)
-        Background-subtracted signal and total error; 0 and 1 where there is none.
-    mask : ndarray of uint16, shape (ny, nx)
-        Final mask.
-    hidden : ndarray of bool, shape (ny, nx)
-        True where a pixel serves neither detection nor centring. Saturated pixels do.
-    noise : ndarray of float32, shape (ny, nx)
-        Error that the sky alone would have.
-    """
-
-    sci: NDArray[np.float32]
-    err: NDArray[np.float32]
-    mask: NDArray[np.uint16]
-    hidden: NDArray[np.bool_]
-    noise: NDArray[np.float32]
 
 
 class Seeing(NamedTuple):
@@ -102,21 +78,21 @@ def first_look(scene: Scene) -> Seeing:
     """
     kernel = gaussian_kernel(_FIRST_FWHM_PX)
     gain = float(np.sum(kernel, dtype=float) / np.sqrt(np.sum(kernel**2, dtype=float)))
-    noise = float(np.median(scene.noise[~scene.hidden]))
+    noise = positive_median(scene.noise, scene.hidden)
     for sigma in (_FIRST_SIGMA, 0.5 * _FIRST_SIGMA):
-        objects, segments, _ = detect(
+        objects, segments = detect(
             scene.sci,
             scene.noise,
             scene.hidden,
             threshold_sigma=sigma,
             minimum_area_px=5,
-            kernel=kernel,
+            fwhm_px=_FIRST_FWHM_PX,
         )
         if is_crowded(objects, _FIRST_FWHM_PX, scene.sci.size):
             return _crowded_look(scene, sigma)
         # The library's own threshold of a group is spoilt by any masked pixel in it.
         rise = objects["peak"] / (sigma * noise / gain)
-        saturated = has_bits(scene.mask, BRIGHT)[objects["ypeak"], objects["xpeak"]]
+        saturated = has_bits(scene.mask[objects["ypeak"], objects["xpeak"]], BRIGHT)
         use = (rise > 2) & ~saturated & ((objects["flag"] & 2) == 0)
         if not use.any():
             continue
@@ -133,13 +109,14 @@ def first_look(scene: Scene) -> Seeing:
 
 def _crowded_look(scene: Scene, sigma: float) -> Seeing:
     """Guess the seeing where stars merge: their cores stand above the local light."""
-    objects, segments, _ = detect(
+    objects, segments = detect(
         scene.sci,
         scene.noise,
         scene.hidden,
         threshold_sigma=sigma,
         minimum_area_px=4,
-        kernel=crowded_kernel(_FIRST_FWHM_PX),
+        fwhm_px=_FIRST_FWHM_PX,
+        crowded=True,
     )
     if len(objects) == 0:
         return Seeing(_FIRST_FWHM_PX, None, None, 0, 1.0)
@@ -228,11 +205,9 @@ def _fit_stars(
     fwhm: float,
 ) -> Seeing:
     """Median profile of the chosen stars."""
-    bad = scene.hidden | has_bits(scene.mask, MaskBit.bad())
     moments = (shapes.xx[stars], shapes.yy[stars], shapes.xy[stars])
-    fits = fit_moffat(
-        scene.sci, bad, segments, owners[stars], shapes.x[stars], shapes.y[stars], moments, fwhm
-    )
+    x, y = shapes.x[stars], shapes.y[stars]
+    fits = fit_moffat(scene.sci, scene.bad, segments, owners[stars], x, y, moments, fwhm)
     gaussian = SIGMA_TO_FWHM * (moments[0] * moments[1] - moments[2] ** 2) ** 0.25
     a, b, _ = axes(*moments)
     ellipticity = float(np.median(1 - b / a))

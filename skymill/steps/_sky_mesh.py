@@ -149,14 +149,14 @@ def measure_sky(
     # Noise of the filtered image per noise of a pixel.
     narrowed = float(np.sum(profile.astype(np.float64) ** 2))
     state, crowded, lines = base, 0.0, LineSums.empty(shape)
-    for _ in range(iterations):
+    for left in reversed(range(iterations)):
         threshold = source_sigma * narrowed * mesh.rms + (mesh.reference - first)
         spline = mesh_spline(threshold, shape, box)
         segments = find_segments(filtered, base, spline, _MINIMUM_AREA_PX)
         reach, ellipses = growth(segments, factor=grow_factor, grow_px=grow_px)
         state = paint(base, segments, reach, ellipses)
-        lines = LineSums.empty(shape)
-        statistics, crowded = _statistics(frame, state, mesh, box, rules, lines)
+        told = None if left else lines  # only of the last round anything is told
+        statistics, crowded = _statistics(frame, state, mesh, box, rules, told)
         # The mean of the residuals is added: a tilt inside a cell does no harm.
         mesh = _mesh(mesh.reference + statistics.mean, statistics, rules)
     s = mesh.statistics
@@ -196,18 +196,19 @@ def _statistics(
     before: _Mesh,
     box: int,
     rules: _Rules,
-    lines: LineSums,
+    lines: LineSums | None,
 ) -> tuple[CellStatistics, float]:
     """Statistics outside the grown sources, and the fraction of cells without enough of it.
 
     If that is most of them, the field is crowded and only the sources themselves are left
-    out of these cells: the wings are then part of the level, better than no level.
+    out of these cells: the wings are then part of the level, better than no level. Errors
+    are taken only with ``lines``.
     """
     level = mesh_spline(before.reference, frame.shape, box)
     # Where the reference is not the cell's own, its residuals may lie anywhere.
     width = np.where(before.filled, 0.0, before.rms)
     start = np.stack([np.zeros_like(width), width])
-    common = (frame.sci, frame.err, state, box)
+    common = (frame.sci, None if lines is None else frame.err, state, box)
     s = cell_statistics(*common, level=level, start=start, lines=lines)
     few = s.n < rules.smallest
     crowded = float(few.mean())
@@ -232,9 +233,11 @@ def _mesh(level: NDArray[np.float64], s: CellStatistics, rules: _Rules) -> _Mesh
     noise = float(np.median(s.scatter[~poor] / np.sqrt(s.n[~poor])))
     objects = extended_cells(known, ~poor, noise, rules.protect_cells)
     filled = poor | objects
+    wide = max(rules.filter_size, _REFERENCE_FILTER)
+    smooth = smooth_mesh(level, filled, rules.filter_size)
     return _Mesh(
-        level=smooth_mesh(level, filled, rules.filter_size),
-        reference=smooth_mesh(level, filled, max(rules.filter_size, _REFERENCE_FILTER)),
+        level=smooth,
+        reference=smooth if wide == rules.filter_size else smooth_mesh(level, filled, wide),
         rms=smooth_mesh(s.scatter, filled, rules.filter_size),
         raw=level,
         statistics=s,

@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from skymill.kernels.trail_profile import (
+    aligned,
+    column_quantiles,
+    ground,
+    piece_light,
+    shown,
+    straightened,
+)
 from skymill.kernels.trails import strip_profiles, strip_values
 
 if TYPE_CHECKING:
@@ -102,22 +110,24 @@ def _judge(
     broad = beyond.size > 0 and float(np.median(beyond)) > _BROAD_SIGMA
     bend = np.zeros(3)
     for wander in (scale * _WANDER_PX, scale * _WANDER_PX, scale * _WANDER_PX // 2):
-        shown, middle = _shown(mean, count, bend, wander)
-        run = _longest_run(shown)
+        shows, middle = shown(mean, count, bend, wander, scale, _SEGMENT_PX, _SEGMENT_SIGMA)
+        run = _longest_run(shows)
         if run is None:
             return None, broad
-        bend = _straightened(middle, shown, run)
+        bend = straightened(middle, shows, *run, _SEGMENT_PX)
         # of two lines beside each other the brighter one, not the middle
-        across = _aligned(mean, count, bend, shown, run)
+        across = aligned(mean, count, bend, shows, *run, _SEGMENT_PX)
         near = np.convolve(across, np.ones(3) / 3, "same")[reach - wander : reach + wander + 1]
         bend[0] += int(np.argmax(near)) - wander
-    shown, _ = _shown(mean, count, bend, scale * _WANDER_PX // 2)
-    run = _longest_run(shown)
+    wander = scale * _WANDER_PX // 2
+    shows, _ = shown(mean, count, bend, wander, scale, _SEGMENT_PX, _SEGMENT_SIGMA)
+    run = _longest_run(shows)
     if run is None or (run[1] - run[0] + 1) * _SEGMENT_PX < least:
         return None, broad
-    if shown[run[0] : run[1] + 1].mean() < _LEAST_SHOWN:
+    if shows[run[0] : run[1] + 1].mean() < _LEAST_SHOWN:
         return None, broad
-    below, above, peak = _edges(_aligned(mean, count, bend, shown, run), mask_sigma)
+    across = aligned(mean, count, bend, shows, *run, _SEGMENT_PX)
+    below, above, peak = _edges(across, mask_sigma)
     start, stop = run[0] * _SEGMENT_PX, min((run[1] + 1) * _SEGMENT_PX, int(line[4]))
     values = strip_values(*planes, line, bend, start, stop, reach)
     if (
@@ -137,40 +147,6 @@ def _judge(
     return band, broad or max(below, above) >= reach
 
 
-def _shown(
-    mean: Array, count: NDArray[np.int64], bend: Array, wander: int
-) -> tuple[NDArray[np.bool_], Array]:
-    """Which segments show the trail near its expected middle, and where."""
-    segments, width = mean.shape
-    reach = (width - 1) // 2
-    column = np.arange(width)
-    shown = np.zeros(segments, bool)
-    middle = np.full(segments, np.nan)
-    scale = reach // _REACH_PX
-    window = np.ones(4 * scale + 1)
-    for k in range(segments):
-        known = count[k] >= _SEGMENT_PX / 4
-        far = known & (np.abs(column - reach) > reach // 2)
-        if known.sum() < width / 2 or far.sum() < 5:
-            continue
-        row = np.where(known, mean[k] - np.median(mean[k][far]), 0.0)
-        weight = np.convolve(known, window, "same")
-        smooth = np.convolve(row, window, "same") / np.maximum(weight, 1)
-        t = (k + 0.5) * _SEGMENT_PX
-        centre = reach + bend[0] + t * (bend[1] + t * bend[2])
-        near = np.abs(column - centre) <= wander
-        noise = 1 / np.sqrt(window.size * np.median(count[k][known]))
-        # real noise of the strip, where it is larger: stars, nebulae
-        rough = 1.4826 * float(np.median(np.abs(smooth[far])))
-        at = int(np.argmax(np.where(near & (weight > 2), smooth, -np.inf)))
-        if near[at] and smooth[at] > _SEGMENT_SIGMA * max(noise, rough):
-            shown[k] = True
-            part = slice(max(at - 4 * scale, 0), at + 4 * scale + 1)
-            light = np.maximum(smooth[part] - smooth[at] / 3, 0)
-            middle[k] = float((column[part] * light).sum() / light.sum()) - reach
-    return shown, middle
-
-
 def _longest_run(shown: NDArray[np.bool_]) -> Run | None:
     """First and last index of the longest run with short gaps."""
     on = np.flatnonzero(shown)
@@ -181,44 +157,6 @@ def _longest_run(shown: NDArray[np.bool_]) -> Run | None:
     ends = np.concatenate((breaks, [on.size - 1]))
     best = int(np.argmax(on[ends] - on[starts]))
     return int(on[starts[best]]), int(on[ends[best]])
-
-
-def _straightened(middle: Array, shown: NDArray[np.bool_], run: Run) -> Array:
-    """Offset of the trail across the line as a polynomial along it, outliers left out."""
-    index = np.arange(len(middle))
-    use = shown & (index >= run[0]) & (index <= run[1])
-    t = (index + 0.5) * _SEGMENT_PX
-    bend = np.zeros(3)
-    for _ in range(3):
-        degree = 2 if use.sum() >= 8 else min(1, max(int(use.sum()) - 1, 0))
-        fit = np.polynomial.Polynomial.fit(t[use], middle[use], degree).convert().coef
-        bend = np.zeros(3)
-        bend[: len(fit)] = fit
-        rest = np.abs(middle - np.polynomial.polynomial.polyval(t, bend))
-        keep = use & (rest <= max(3 * 1.4826 * float(np.median(rest[use])), 0.5))
-        if keep.sum() < 2 or (keep == use).all():
-            break
-        use = keep
-    return bend
-
-
-def _aligned(
-    mean: Array, count: NDArray[np.int64], bend: Array, shown: NDArray[np.bool_], run: Run
-) -> Array:
-    """Median profile across the trail over the segments that show it."""
-    width = mean.shape[1]
-    at = np.arange(width, dtype=float)
-    rows = []
-    for k in range(run[0], run[1] + 1):
-        known = count[k] >= _SEGMENT_PX / 4
-        if not shown[k] or known.sum() < width / 2:
-            continue
-        t = (k + 0.5) * _SEGMENT_PX
-        shift = bend[0] + t * (bend[1] + t * bend[2])
-        rows.append(np.interp(at + shift, at[known], mean[k][known]))
-    profile = np.median(rows, axis=0)
-    edge = width // 6
-    return np.asarray(profile - np.median(np.r_[profile[:edge], profile[-edge:]]))
 
 
 def _edges(profile: Array, mask_sigma: float) -> tuple[float, float, float]:
@@ -236,23 +174,6 @@ def _edges(profile: Array, mask_sigma: float) -> tuple[float, float, float]:
     return sides[0], sides[1], peak
 
 
-def _quantile_profile(values: NDArray[np.float32], q: float) -> Array:
-    """A quantile along the line at each distance from it; NaN where little is known."""
-    known = np.isfinite(values).sum(axis=0) >= max(20, values.shape[0] / 4)
-    out = np.full(values.shape[1], np.nan)
-    if known.any():
-        out[known] = np.nanquantile(values[:, known], q, axis=0)
-    return out
-
-
-def _ground(far: Array) -> tuple[float, float]:
-    """Level and scatter of a profile beside the line, of its lower part: more may lie there."""
-    low = np.sort(far)[: max(3, far.size * 3 // 5)]
-    level = float(np.median(low))
-    # 1.8: of the lower three fifths of a normal distribution
-    return level, 1.8 * 1.4826 * float(np.median(np.abs(low - level)))
-
-
 def _is_filled(values: NDArray[np.float32]) -> bool:
     """True if most of the pixels on the line have light that pixels beside it do not have."""
     reach = (values.shape[1] - 1) // 2
@@ -262,7 +183,7 @@ def _is_filled(values: NDArray[np.float32]) -> bool:
     beside = beside[np.isfinite(beside)]
     one_sided = False
     for q, least in ((_QUANTILE, _LEAST_LIGHT), (_LOW_QUANTILE, _CROWDED_LIGHT)):
-        profile = _quantile_profile(values, q)
+        profile = column_quantiles(values, near | far, q)
         known = np.isfinite(profile)
         if not (known & near).any():
             return False
@@ -271,7 +192,7 @@ def _is_filled(values: NDArray[np.float32]) -> bool:
         if not sides:
             return False
         one_sided = len(sides) == 1
-        grounds = [_ground(side) for side in sides]
+        grounds = [ground(side) for side in sides]
         # the higher level: not the edge of something; the lower scatter: one side may hold
         # another trail
         level, scatter = max(v for v, _ in grounds), min(v for _, v in grounds)
@@ -310,7 +231,7 @@ def _is_detector(
                      else [0.0, round((ya + yb) / 2), 1.0, 0.0])  # fmt: skip
     low, high = sorted((int(ya), int(yb)) if upright else (int(xa), int(xb)))
     values = strip_values(*planes, along, np.zeros(3), max(low, 0), high + 1, _REACH_PX)
-    profile = _quantile_profile(values, 0.5)
+    profile = column_quantiles(values, np.ones(values.shape[1], np.bool_), 0.5)
     profile = np.nan_to_num(profile - np.nanmedian(profile))
     near = profile[_REACH_PX - 12 : _REACH_PX + 13]
     peak = float(near.max())
@@ -335,22 +256,8 @@ def _lit(values: NDArray[np.float32], at_edge: tuple[bool, bool]) -> tuple[int, 
     Diffraction spikes fade on both sides of their star, or on one at the edge of the
     frame; galaxies seen from the side on both.
     """
-    reach = (values.shape[1] - 1) // 2
-    offset, scale = np.arange(-reach, reach + 1), reach // _REACH_PX
-    light = []
-    for k in range(0, values.shape[0], _PIECE_PX):
-        part = values[k : k + _PIECE_PX]
-        core = part[:, np.abs(offset) <= 2 * scale]
-        core = core[np.isfinite(core)]
-        grounds = []
-        for sign in (-1, 1):
-            side = part[:, (sign * offset > 14 * scale) & (sign * offset <= 30 * scale)]
-            side = side[np.isfinite(side)]
-            if side.size > _PIECE_PX:
-                grounds.append(float(np.median(side)))
-        known = core.size > _PIECE_PX / 2 and grounds
-        light.append(float(np.median(core)) - min(grounds) if known else np.nan)
-    found = np.array(light)
+    scale = (values.shape[1] - 1) // 2 // _REACH_PX
+    found = piece_light(values, _PIECE_PX, scale)
     at = np.flatnonzero(np.isfinite(found))
     if at.size < 4:
         return None

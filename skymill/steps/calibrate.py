@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 
 from skymill.assembly import assemble, read_order
 from skymill.errors import FrameRejected, Result
+from skymill.fits_cards import extended
 from skymill.frame import Frame, MaskBit
 from skymill.headers import calibration_marks
 from skymill.kernels.calibrate import Bits, Planes, calibrate_pixels
@@ -31,6 +31,7 @@ from skymill.steps._calibration_report import electronics_cards, frame_numbers, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from astropy.io import fits
     from numpy.typing import NDArray
 
     from skymill.assembly import Exposure
@@ -147,14 +148,14 @@ def calibrate(
     if leak_directions:
         planes.mask[leaked(planes.mask, leak_directions)] |= np.uint16(MaskBit.BLEED)
     numbers = frame_numbers(*planes, exposure.levels, None if dark is None else tau)
-    cards = fits.Header() if header is None else header.copy()
-    electronics_cards(cards, readout, exposure.levels, bias_adu=below, sources=sources)
+    cards = electronics_cards(readout, exposure.levels, bias_adu=below, sources=sources)
     if row.get("area"):
         cards["CCDSEC"] = (str(row["area"]), "part of the detector that is covered")
-    master_cards(cards, applied, masters.digests, tau, exposure.levels)
+    cards |= master_cards(cards, applied, masters.digests, tau, exposure.levels)
     for plane in planes:
         plane.flags.writeable = False  # handed over without a copy
-    return Result(Frame(*planes, cards, unit="electron"), tuple(flags), numbers)
+    told: Any = extended(header, cards)
+    return Result(Frame(*planes, told, unit="electron"), tuple(flags), numbers)
 
 
 def refuse_calibrated(header: fits.Header) -> None:

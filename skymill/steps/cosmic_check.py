@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from skymill.errors import Result
-from skymill.frame import Frame, MaskBit, has_bits
+from skymill.frame import Frame, MaskBit
+from skymill.kernels.bits import count_bits
 from skymill.kernels.cosmic_check import (
     CONFIRMED,
     REFUTED,
@@ -20,6 +21,7 @@ from skymill.kernels.cosmic_check import (
     box_sums,
     find_peaks,
     groups,
+    pairs_near,
     recentre,
     verdicts,
 )
@@ -39,6 +41,8 @@ __all__ = ["Checked", "Link", "Sight", "check_cosmics", "link", "settle", "sight
 _PEAK_SIGMA, _MOST_PEAKS = 10.0, 200
 #: Largest shift (px along x or y), and distance of two peaks that are one star.
 _REACH_PX, _SAME_STAR_PX = 512, 1.5
+#: Ring around the shift that tells how many pairs are there by chance (px).
+_RING_PX = (5.0, 25.0)
 #: Maxima closer than this are one star.
 _ONE_STAR_PX = 3.0
 #: Fewest common stars; with fewer than the second, their scatter is taken as at least 10 %.
@@ -235,7 +239,7 @@ def settle(
     bits = result.value.copy()
     bits[found.refuted] &= np.uint16(0xFFFF ^ int(MaskBit.COSMIC))
     bits.flags.writeable = False
-    n_bad = int(np.count_nonzero(has_bits(bits, MaskBit.bad())))
+    n_bad = int(count_bits(bits, np.uint16(int(MaskBit.bad()))))
     numbers = {
         **result.numbers,
         "n_cosmics": found.n_confirmed + found.n_undecided,
@@ -265,22 +269,21 @@ def _shift(
     """Return shift, its scatter, and which of the first points have a partner."""
     if min(len(first), len(second)) < _FEWEST_STARS:
         return None
-    dx, dy = best_cell(np.ascontiguousarray(first), np.ascontiguousarray(second), _REACH_PX)
-    offset_x = second[None, :, 0] - first[:, None, 0]
-    offset_y = second[None, :, 1] - first[:, None, 1]
+    first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+    dx, dy = best_cell(first, second, _REACH_PX)
     circles = (2 * _REACH_PX) ** 2 / _SAME_STAR_PX**2
     density = np.pi * len(first) * len(second) / (shape[0] * shape[1])
     # the cells are coarse: the first circle is as large as they are
     for radius in (2 * _SAME_STAR_PX, _SAME_STAR_PX, _SAME_STAR_PX):
-        near = np.hypot(offset_x - dx, offset_y - dy) < radius
-        stars = np.flatnonzero(near.any(axis=1))
-        # what chance alone brings into the circle
-        chance = radius**2 * max(_crowding(offset_x, offset_y, dx, dy), density)
+        near, partner, ring = pairs_near(first, second, dx, dy, radius, _RING_PX)
+        stars = np.flatnonzero(partner)
+        # what chance alone brings into the circle, and into one of 1 px
+        chance = radius**2 * max(ring / (_RING_PX[1] ** 2 - _RING_PX[0] ** 2), density)
         # as many in any circle would be chance once in a thousand frames
         if stars.size < max(_FEWEST_STARS, 1 + _by_chance(1e-3 / circles, chance)):
             return None
-        dx, dy = float(np.median(offset_x[near])), float(np.median(offset_y[near]))
-    off = np.concatenate([offset_x[near] - dx, offset_y[near] - dy])
+        dx, dy = float(np.median(near[:, 0])), float(np.median(near[:, 1]))
+    off = np.concatenate([near[:, 0] - dx, near[:, 1] - dy])
     return dx, dy, 1.4826 * float(np.median(np.abs(off))), stars
 
 
@@ -295,13 +298,6 @@ def _by_chance(probability: float, mean: float) -> float:
     number = float(np.ceil(pdtrik(level, mean)))
     below = max(number - 1, 0.0)
     return below if pdtr(below, mean) >= level else number
-
-
-def _crowding(offset_x: Plane, offset_y: Plane, dx: float, dy: float) -> float:
-    """Pairs that chance brings into a circle of 1 px, from a ring around the shift."""
-    distance = np.hypot(offset_x - dx, offset_y - dy)
-    ring = np.count_nonzero((distance > 5) & (distance < 25))
-    return ring / (25.0**2 - 5.0**2)
 
 
 def _sums(at: Sight, x: Plane, y: Plane, half: float) -> tuple[Plane, Plane]:

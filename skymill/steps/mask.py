@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymill.errors import Result, StepFailed
-from skymill.frame import Frame, MaskBit, has_bits
+from skymill.frame import Frame, MaskBit
+from skymill.kernels.bits import count_bits, flagged, with_no_data
 from skymill.steps._coarse_sky import CoarseSky, coarse_sky
 from skymill.steps._hits import ENGINES, find_hits
 from skymill.steps._saturation import mark_saturated
@@ -132,12 +133,7 @@ def _initial(
     frame: Frame, user_bits: NDArray[np.uint16] | None, edge_px: int
 ) -> NDArray[np.uint16]:
     """What is known before anything is searched."""
-    bits = frame.mask.copy()
-    valid = np.isfinite(frame.sci)
-    valid &= np.isfinite(frame.err)
-    valid &= frame.err > 0
-    if not valid.all():
-        _set(bits, ~valid, MaskBit.NO_DATA)
+    bits = np.asarray(with_no_data(frame.sci, frame.err, frame.mask, _bit(MaskBit.NO_DATA)))
     if user_bits is not None:
         bits |= user_bits
     if edge_px > 0:
@@ -160,7 +156,8 @@ def _search_trails(
     if min(frame.shape) < _TRAIL_SIDE_PX:
         return _NO_TRAILS
     level, rms = sky.maps(frame.shape)
-    found, trails = find_trails(frame.sci, level, rms, has_bits(bits, MaskBit.bad()), **options)
+    bad = flagged(bits, _bit(MaskBit.bad()))
+    found, trails = find_trails(frame.sci, level, rms, bad, **options)
     if trails:
         _set(bits, found, MaskBit.TRAIL)
     return {"n_trails": len(trails), "n_trail_px": int(np.count_nonzero(found)) if trails else 0}
@@ -169,7 +166,11 @@ def _search_trails(
 def _count(bits: NDArray[np.uint16] | None, which: MaskBit | None = None) -> int:
     if bits is None:
         return 0
-    return int(np.count_nonzero(bits if which is None else bits & np.uint16(int(which))))
+    return int(count_bits(bits, _bit(MaskBit(0xFFFF) if which is None else which)))
+
+
+def _bit(which: MaskBit) -> np.uint16:
+    return np.uint16(int(which))
 
 
 def _refuse_all_masked(bits: NDArray[np.uint16], n_bad: int) -> None:

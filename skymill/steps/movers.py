@@ -8,6 +8,7 @@ in many frames are left out, the others are linked by `skymill.linking`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from skymill.errors import Result, StepFailed
 from skymill.header_wcs import separation_deg
 from skymill.linking import Track, link, stationary
+from skymill.resample import pixel_to_pixel
 from skymill.wcsmath import pixel_to_sky
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ __all__ = ["MoverFrame", "Movers", "empty_tracks", "movers", "sky_of", "track_po
 _BRIGHTER = 3.0
 #: Detections of this part of the frames at one place are a star.
 _STAY_FRACTION = 0.35
+#: Positions on each side of a frame that tell its border on the grid.
+_BORDER = 16
 
 _COLUMNS = {
     "mover": ("", "number of the object"),
@@ -168,7 +172,7 @@ def movers(
     hours = (times - times[0]) * 24
     try:
         tracks = link(
-            seen.frame[chosen], seen.xy[chosen], hours, _Covers(known, grid),
+            seen.frame[chosen], seen.xy[chosen], hours, seen.borders,
             max_rate=max_rate_px_h, tolerance=tolerance_px, minimum_motion=minimum_motion_px,
             minimum_detections=minimum_detections, minimum_fraction=minimum_fraction,
             max_false=max_false,
@@ -188,45 +192,48 @@ def movers(
 
 
 class _Detections:
-    """All detections of all frames on the grid of the field."""
+    """All detections of all frames on the grid of the field, and the borders of the frames."""
 
     def __init__(self, frames: Sequence[MoverFrame], grid: WCS) -> None:
-        parts = []
+        parts, borders = [], []
         for k, item in enumerate(frames):
             x, y, flux = (
                 np.asarray(item.sources[name], np.float64) for name in ("x", "y", "flux_total")
             )
-            at = _carried(np.stack([x, y], axis=1), item.wcs, grid)
+            border = _border(item.shape)
+            both = np.concatenate([np.stack([x, y], axis=1), border])
+            carried = np.stack(pixel_to_pixel(item.wcs, both[:, 0], both[:, 1], grid), axis=1)
+            at = carried[: len(x)]
+            borders.append(_closed(carried[len(x) :]))
             row = np.flatnonzero(np.isfinite(at).all(axis=1))
             parts.append((np.full(row.size, k), at[row], flux[row], row))
         self.frame = np.concatenate([p[0] for p in parts]).astype(np.int64)
         self.xy = np.concatenate([p[1] for p in parts])
         self.flux = np.concatenate([p[2] for p in parts])
         self.row = np.concatenate([p[3] for p in parts]).astype(np.int64)
+        self.borders = np.stack(borders)
 
 
-def _carried(xy: Floats, source: WCS, target: WCS) -> Floats:
-    """Pixels of one image as pixels of another, shape (n, 2)."""
-    from skymill.resample import pixel_to_pixel
+@lru_cache(maxsize=8)
+def _border(shape: tuple[int, int]) -> Floats:
+    """Positions along the edges of a frame; enough of them to follow a distortion."""
+    ny, nx = shape
+    part = np.arange(_BORDER) / _BORDER
+    corners = np.array([[0, 0], [nx, 0], [nx, ny], [0, ny], [0, 0]]) - 0.5
+    steps = corners[:-1, None, :] + part[:, None] * np.diff(corners, axis=0)[:, None, :]
+    return np.asarray(steps.reshape(-1, 2))
 
-    if not len(xy):
-        return xy
-    return np.stack(pixel_to_pixel(source, xy[:, 0], xy[:, 1], target), axis=1)
 
-
-class _Covers:
-    """Whether positions on the grid lie on a frame."""
-
-    def __init__(self, frames: Sequence[MoverFrame], grid: WCS) -> None:
-        self.frames, self.grid = frames, grid
-
-    def __call__(self, frame: int, xy: Floats) -> NDArray[np.bool_]:
-        item = self.frames[frame]
-        here = _carried(xy, self.grid, item.wcs)
-        ny, nx = item.shape
-        with np.errstate(invalid="ignore"):
-            inside = (here > -0.5) & (here < np.array([nx - 0.5, ny - 0.5]))
-        return np.asarray(inside.all(axis=1))
+def _closed(border: Floats) -> Floats:
+    """Return a border without what lies nowhere on the grid; NaN if that is nearly all."""
+    there = np.isfinite(border).all(axis=1)
+    if there.all():
+        return border
+    if there.sum() < 3:
+        return np.full(border.shape, np.nan)
+    # A vertex that is told twice changes no polygon.
+    nearest = np.maximum.accumulate(np.where(there, np.arange(len(border)), -1))
+    return border[np.where(nearest < 0, np.flatnonzero(there)[-1], nearest)]
 
 
 def _explained(seen: _Detections, stars: Table | None, radius: float) -> NDArray[np.bool_]:

@@ -50,7 +50,8 @@ _NAN = float("nan")
 
 #: Sources whose total flux is not that of a star.
 _UNUSABLE = SourceFlag.unusable() | SourceFlag.NO_LOCAL_SKY
-
+#: Columns that a comparison needs besides the flags.
+_COMPARED = ("x", "y", "flux_total", "flux_total_err")
 
 #: Figures that the outcome repeats.
 _REPORTED = (
@@ -255,15 +256,14 @@ def _plain(value: float) -> float | None:
 
 
 def _usable(
-    sources: Table,
+    sources: Table | Mapping[str, Any],
     exptime_s: float,
     about: Mapping[str, Any],
     minimum_snr: float,
     contamination: float,
 ) -> Bright:
     """Stars without bad pixels or neighbours, bright enough to compare."""
-    names = ("x", "y", "flux_total", "flux_total_err")
-    x, y, flux, err = (np.asarray(sources[name], dtype=float) for name in names)
+    x, y, flux, err = (np.asarray(sources[name], dtype=float) for name in _COMPARED)
     xy = np.stack([x, y], axis=1)
     with np.errstate(all="ignore"):
         good = np.isfinite(xy).all(axis=1) & (flux > 0) & (err > 0) & (flux / err >= minimum_snr)
@@ -311,7 +311,8 @@ def _fill_throughput(
     there = _known_wcs(str(reference_solution["wcs"]))
     if wcs.has_celestial != there.has_celestial or not len(stars.xy):
         return
-    rows = reference[np.asarray(reference["frame_id"]).astype(str) == name]
+    here = np.flatnonzero(np.asarray(reference["frame_id"]).astype(str) == name)
+    rows = {key: np.asarray(reference[key])[here] for key in (*_COMPARED, "flags")}
     other = _usable(rows, _number(facts[name]["exptime_s"]), facts[name], 0.0, 1.0)
     world = pixel_to_sky(wcs, stars.xy)
     expected = sky_to_pixel(there, world[:, 0], world[:, 1])

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skymill.frame import Background, Frame
+    from skymill.kernels.apertures import ApertureSums
     from skymill.measure.growth import GrowthCurve
     from skymill.measure.positions import Positions
     from skymill.measure.psf import PSFModel
 
-__all__ = ["PhotFlag", "empty_photometry", "photometry"]
+__all__ = ["PhotFlag", "empty_photometry", "photometry", "photometry_columns"]
 
 #: Fewer stars make no PSF of the frame.
 _PSF_STARS = 3
@@ -111,8 +112,49 @@ def photometry(
         NO_STARS if the FWHM is not known; WCS_RELATIVE if frame and grid have world
         coordinates of different kinds, or the list is on the sky and the frame is not.
     """
-    from skymill.measure.apertures import measure_apertures
-    from skymill.measure.growth import growth_curve
+    from astropy.table import Table
+
+    found = photometry_columns(
+        frame, sky, wcs, positions, grid_wcs, row, fwhm_px=fwhm_px,
+        apertures_fwhm=apertures_fwhm, main_aperture=main_aperture, annulus_fwhm=annulus_fwhm,
+        background=background, sky_estimator=sky_estimator, masked=masked, methods=methods,
+        psf_degree=psf_degree, telescope_diameter_m=telescope_diameter_m, listed=listed,
+    )  # fmt: skip
+    table = Table(found.value, copy=False)
+    _describe(table, len(apertures_fwhm))
+    return Result(table, found.flags, found.numbers)
+
+
+def photometry_columns(
+    frame: Frame,
+    sky: Background,
+    wcs: WCS,
+    positions: Table,
+    grid_wcs: WCS,
+    row: Mapping[str, Any],
+    *,
+    fwhm_px: float,
+    apertures_fwhm: Sequence[float] = (0.75, 1.25, 2.0),
+    main_aperture: int = 1,
+    annulus_fwhm: Sequence[float] = (4.0, 7.0),
+    background: Literal["annulus", "mesh"] = "annulus",
+    sky_estimator: Literal["mean", "median", "mode"] = "mean",
+    masked: Literal["replace", "exclude", "flag"] = "replace",
+    methods: Sequence[str] = ("aperture",),
+    psf_degree: int | None = None,
+    telescope_diameter_m: float | None = None,
+    listed: Positions | None = None,
+) -> Result[dict[str, NDArray[Any]]]:
+    """Like `photometry`, without a table of each frame: a block makes one of all.
+
+    Returns
+    -------
+    Result of dict
+        Columns of `empty_photometry`, in its order.
+    """
+    from skymill.kernels.circles import aperture_sums
+    from skymill.measure.apertures import aperture_columns
+    from skymill.measure.growth import SMALL_FWHM, growth_curve
     from skymill.measure.rings import mask_sources
 
     frame_id = str(row["frame_id"])
@@ -122,61 +164,73 @@ def photometry(
         raise StepFailed(
             "WCS_RELATIVE", f"{frame_id}: frame and catalogue have positions of different kinds"
         )
-    table, usable = _rows(frame_id, positions, grid_wcs, wcs, listed, row)
-    x, y = (np.asarray(table[name], np.float64) for name in ("x", "y"))
-    sci = np.ascontiguousarray(frame.sci - sky.level_map())
+    out, usable = _rows(frame_id, positions, grid_wcs, wcs, listed, row)
+    x, y = out["x"], out["y"]
+    level = sky.level_map()
+    sci = np.ascontiguousarray(frame.sci - level)
     planes = (sci, frame.err, frame.mask)
     radii = [float(factor) * fwhm_px for factor in apertures_fwhm]
     ring = [float(f) * fwhm_px for f in annulus_fwhm] if background == "annulus" else None
-    first = measure_apertures(*planes, x, y, radii[main_aperture : main_aperture + 1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        snr = np.asarray(first["flux_0"] / first["flux_err_0"])
+    # One pass over the pixels for all radii that anything below needs.
+    plain = aperture_sums(*planes, x, y, [*radii, SMALL_FWHM * fwhm_px])
     # Sources of the stack are there on every frame, also where this one does not show them.
-    known = np.asarray(table["source"]) > 0
+    known = out["source"] > 0
     quiet = frame.mask
     if ring is not None:
+        snr = _significance(plain, main_aperture, radii[main_aperture])
         quiet = mask_sources(frame.mask, x, y, snr, fwhm_px, known=known)
     flicker = _flicker(frame, wcs, row, telescope_diameter_m)
     common: dict[str, Any] = {
         "annulus": ring, "level_err": float(sky.level_err), "scintillation": flicker,
     }  # fmt: skip
-    found = measure_apertures(
+    found = aperture_columns(
         *planes, x, y, radii, sky=sky_estimator, sky_mask=quiet, masked=masked,
-        main=main_aperture, **common,
+        main=main_aperture, sums=plain if masked == "replace" else None, **common,
     )  # fmt: skip
-    usable &= np.asarray(found["flags"]) == 0
-    curve = growth_curve(*planes, x, y, fwhm_px=fwhm_px, usable=usable)
-    table["flux"], table["flux_err"] = (
+    usable &= found["flags"] == 0
+    curve = growth_curve(
+        *planes, x, y, fwhm_px=fwhm_px, usable=usable,
+        light=(plain.flux[:, -1], plain.flux_err[:, -1]),
+    )  # fmt: skip
+    out["flux"], out["flux_err"] = (
         found[f"{name}_{main_aperture}"] for name in ("flux", "flux_err")
     )
     for k in range(len(radii)):
         for name in (f"flux_{k}", f"flux_err_{k}"):
-            table[name] = found[name]
+            out[name] = found[name]
     numbers, flags = _corrections(curve, radii), []
     if set(methods) & set(_METHODS):
         model, few = _psf(planes, x, y, fwhm_px, usable, psf_degree, frame_id)
         flags += few
         numbers |= {"psf_stars": model.n_stars, "psf_scale": model.scale,
                     "psf_scale_err": model.scale_err}  # fmt: skip
-        _profile_fluxes(table, planes, x, y, model, methods, quiet, common)
-    table["apcor"] = np.full(len(table), numbers[f"apcor_{main_aperture}"])
-    table["apcor_err"] = np.full(len(table), numbers[f"apcor_err_{main_aperture}"])
-    table["sky"] = np.asarray(found["sky"]) + _level_at(sky, x, y)
-    table["sky_err"] = found["sky_err"]
-    table["fwhm"] = np.full(len(table), float(fwhm_px))
-    table["flags"], table["mask_or"] = found["flags"], found["mask_or"]
-    _describe(table, len(radii))
-    good = (np.asarray(table["flags"]) & int(PhotFlag.bad())) == 0
+        _profile_fluxes(out, planes, x, y, model, methods, quiet, common)
+    out["apcor"] = np.full(len(x), numbers[f"apcor_{main_aperture}"])
+    out["apcor_err"] = np.full(len(x), numbers[f"apcor_err_{main_aperture}"])
+    out["sky"] = found["sky"] + _level_at(level, x, y)
+    out["sky_err"] = found["sky_err"]
+    out["fwhm"] = np.full(len(x), float(fwhm_px))
+    out["flags"], out["mask_or"] = found["flags"], found["mask_or"]
+    good = (out["flags"] & int(PhotFlag.bad())) == 0
     numbers |= {
-        "n_positions": len(table),
-        "n_measured": int(np.isfinite(table["flux"]).sum()),
+        "n_positions": len(x),
+        "n_measured": int(np.isfinite(out["flux"]).sum()),
         "n_good": int(good.sum()),
         "r_main_px": radii[main_aperture],
         "fwhm_px": float(fwhm_px),
     }
     if flicker:
         numbers["scintillation"] = flicker
-    return Result(table, tuple(flags), numbers)
+    return Result(out, tuple(flags), numbers)
+
+
+def _significance(sums: ApertureSums, k: int, radius: float) -> NDArray[np.float64]:
+    """Flux over error above the mesh; NaN where too much of the circle is lost."""
+    from skymill.measure.apertures import LOST_FRACTION
+
+    complete = sums.area[:, k] > (1 - LOST_FRACTION) * np.pi * radius**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(complete, sums.flux[:, k] / sums.flux_err[:, k], np.nan)
 
 
 def empty_photometry(apertures: int, methods: Sequence[str] = ("aperture",)) -> Table:
@@ -216,10 +270,8 @@ def _rows(
     wcs: WCS,
     listed: Positions | None,
     row: Mapping[str, Any],
-) -> tuple[Table, NDArray[np.bool_]]:
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
     """Positions of the catalogue and of the list; which of them may tell the PSF."""
-    from astropy.table import Table
-
     from skymill.steps.sources import SourceFlag
 
     gx, gy = (np.asarray(positions[name], np.float64) for name in ("x", "y"))
@@ -246,11 +298,9 @@ def _rows(
         number = np.concatenate([number, -1 - np.arange(len(listed))])
         names = np.concatenate([names, np.array(listed.names, dtype=str)])
         usable = np.concatenate([usable, np.zeros(len(listed), bool)])
-    table = Table()
-    table["frame_id"] = np.full(len(x), frame_id, dtype=f"U{max(len(frame_id), 1)}")
-    table["source"], table["object"] = number, names
-    table["ra"], table["dec"], table["x"], table["y"] = ra, dec, x, y
-    return table, usable
+    name = np.full(len(x), frame_id, dtype=f"U{max(len(frame_id), 1)}")
+    columns = {"frame_id": name, "source": number, "object": names}
+    return columns | {"ra": ra, "dec": dec, "x": x, "y": y}, usable
 
 
 def _flicker(frame: Frame, wcs: WCS, row: Mapping[str, Any], diameter_m: float | None) -> float:
@@ -312,7 +362,7 @@ def _psf(
 
 
 def _profile_fluxes(
-    table: Table,
+    out: dict[str, NDArray[Any]],
     planes: tuple[Any, Any, Any],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
@@ -326,18 +376,22 @@ def _profile_fluxes(
 
     if "optimal" in methods:
         found = measure_optimal(*planes, x, y, model, sky_mask=quiet, **common)
-        table["flux_opt"], table["flux_err_opt"] = found["flux_opt"], found["flux_err_opt"]
+        _take(out, found, "opt")
     if "psf" in methods:
         found = measure_psf(*planes, x, y, model, positions="fixed", **common).table
-        table["flux_psf"], table["flux_err_psf"] = found["flux_psf"], found["flux_err_psf"]
+        _take(out, found, "psf")
+
+
+def _take(out: dict[str, NDArray[Any]], found: Table, kind: str) -> None:
+    for name in (f"flux_{kind}", f"flux_err_{kind}"):
+        out[name] = np.asarray(found[name])
 
 
 def _level_at(
-    sky: Background, x: NDArray[np.float64], y: NDArray[np.float64]
+    level: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mesh level at the nearest pixel; NaN off the frame."""
-    ny, nx = sky.shape
-    level = sky.level_map()
+    ny, nx = level.shape
     inside = np.isfinite(x) & np.isfinite(y)
     ix = np.where(inside, np.rint(np.where(inside, x, 0)), -1).astype(np.int64)
     iy = np.where(inside, np.rint(np.where(inside, y, 0)), -1).astype(np.int64)

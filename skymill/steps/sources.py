@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skymill.errors import Result, StepFailed
-from skymill.frame import Background, Frame, MaskBit, has_bits
+from skymill.frame import Background, Frame, MaskBit
 from skymill.kernels.apertures import ApertureSums, annulus_background, aperture_sum
-from skymill.kernels.detect import crowded_kernel, detect, gaussian_kernel
+from skymill.kernels.circles import aperture_sums
+from skymill.kernels.detect import detect
 from skymill.measure.rings import RING_CLIP_SIGMA, mask_sources
 from skymill.steps._artefacts import doubling
+from skymill.steps._scene import BRIGHT, Scene, make_scene
 from skymill.steps._seeing import (
-    BRIGHT,
     SIGMA_TO_FWHM,
-    Scene,
     Seeing,
     axes,
     first_look,
@@ -46,8 +46,6 @@ _RING_GAP_FWHM, _RING_WIDTH_FWHM = 1.0, 3.0
 _SHARP, _EXTENDED, _SHAPE_SNR = 0.6, 1.5, 15.0
 #: Areas that differ by less than this part of a circle are equal to rounding.
 _ROUNDING = 1e-6
-#: About so many pixels tell how the variance follows the signal.
-_SLOPE_PIXELS = 250_000
 
 
 class SourceFlag(IntFlag):
@@ -177,10 +175,10 @@ def sources(
     StepFailed
         ALL_MASKED if no pixel is good.
     """
-    if not frame.good.any():
-        raise StepFailed("ALL_MASKED", "sources: no pixel of the frame is good.", n_good_px=0)
     name = str(row["frame_id"]) if row and row.get("frame_id") else "frame"
-    scene = _scene(frame, background)
+    scene = make_scene(frame, background)
+    if scene is None:
+        raise StepFailed("ALL_MASKED", "sources: no pixel of the frame is good.", n_good_px=0)
     seeing = first_look(scene)
     objects, segments, crowded = _detect(
         scene, seeing.fwhm, threshold_sigma, minimum_area_px, deblend_contrast
@@ -255,53 +253,6 @@ def _judge(
     return tuple(flags)
 
 
-def _scene(frame: Frame, background: Background) -> Scene:
-    """Subtract the background and find the noise of the empty sky at every pixel.
-
-    The error of a frame follows its own pixel values: a pixel that is low by chance has a
-    small error. Taking the pixel's own excess out of the variance leaves that of the sky.
-    In a mean of N frames the variance follows the pixel N times less.
-    """
-    level, rms = background.level_map(), background.rms_map()
-    finite = np.isfinite(frame.sci) & np.isfinite(frame.err) & (frame.err > 0)
-    hidden = has_bits(frame.mask, MaskBit.bad() & ~BRIGHT) | ~finite
-    sci = np.where(finite, frame.sci - level, np.float32(0))
-    err = np.where(finite, frame.err, np.float32(1))
-    good = frame.good
-    variance = err * err - np.float32(_photons(sci, err, rms, good)) * sci
-    floor = np.float32(0.25) * rms * rms
-    noise = np.sqrt(np.maximum(variance, np.maximum(floor, np.float32(1e-12))))
-    # Where the sky is noisier than the model says, believe the sky.
-    ratio = float(np.median(rms[good] / noise[good]))
-    if np.isfinite(ratio) and ratio > 1:
-        noise = noise * np.float32(ratio)
-    return Scene(sci, err, frame.mask, hidden, noise.astype(np.float32))
-
-
-def _photons(
-    sci: NDArray[np.float32],
-    err: NDArray[np.float32],
-    rms: NDArray[np.float32],
-    good: NDArray[np.bool_],
-) -> float:
-    """Return how the variance follows the pixels of the sky: electron^2 per electron.
-
-    The slope of the variance against the signal within 3 sigma of the sky: 1 on a calibrated
-    frame, 1/N on a mean of N frames, 0 where the error is that of a smooth model.
-    """
-    step = max(1, int(np.sqrt(sci.size / _SLOPE_PIXELS)))
-    signal, error, noise = (plane[::step, ::step] for plane in (sci, err, rms))
-    here = good[::step, ::step] & (np.abs(signal) < 3 * noise)
-    if not here.any():
-        return 1.0
-    x, y = signal[here].astype(np.float64), error[here].astype(np.float64) ** 2
-    # A few pixels with errors of their own do not rule.
-    usual = y < 4 * np.median(y)
-    x, y = x[usual] - x[usual].mean(), y[usual] - y[usual].mean()
-    spread = float((x * x).sum())
-    return round(float(np.clip((x * y).sum() / spread, 0.0, 1.0)), 3) if spread > 0 else 1.0
-
-
 def _detect(
     scene: Scene, fwhm: float, threshold_sigma: float, minimum_area_px: int, contrast: float
 ) -> tuple[NDArray[Any], NDArray[np.int32], bool]:
@@ -315,13 +266,11 @@ def _detect(
         "minimum_area_px": minimum_area_px,
         "deblend_contrast": contrast,
     }
-    objects, segments, _ = detect(
-        scene.sci, scene.noise, scene.hidden, kernel=gaussian_kernel(fwhm), **options
-    )
+    objects, segments = detect(scene.sci, scene.noise, scene.hidden, fwhm_px=fwhm, **options)
     if not is_crowded(objects, fwhm, scene.sci.size):
         return objects, segments, False
-    objects, segments, _ = detect(
-        scene.sci, scene.noise, scene.hidden, kernel=crowded_kernel(fwhm), **options
+    objects, segments = detect(
+        scene.sci, scene.noise, scene.hidden, fwhm_px=fwhm, crowded=True, **options
     )
     return objects, segments, True
 
@@ -388,18 +337,20 @@ def _total_flux(
     planes = (scene.sci, scene.err, scene.mask)
     own: dict[str, Any] = {"segments": segments, "owners": owners}
     sums = aperture_sum(*planes, x, y, radius, **own)
-    masked = aperture_sum(*planes, x, y, radius).masked_area
+    masked, some = sums.masked_area.copy(), sums.masked_area > 0
+    lost = aperture_sums(*planes, x[some], y[some], [radius], replace=False)
+    masked[some] = lost.masked_area[:, 0]
     outer, few = inner + _RING_WIDTH_FWHM * fwhm, max(12, int(np.ceil(fwhm**2)))
-    quiet, ring = (
-        annulus_background(
-            scene.sci, mask, x, y, inner, outer,
-            clip_sigma=RING_CLIP_SIGMA, minimum_px=few, **own,
-        )
-        for mask in (mask_sources(scene.mask, x, y, snr, fwhm), scene.mask)
-    )  # fmt: skip
+    level, level_err, todo = np.full(len(x), np.nan), np.full(len(x), np.nan), np.ones(len(x), bool)
     # In a crowd no pixel is free of wings; then the ring with them is better than none.
-    level = np.where(np.isfinite(quiet.level), quiet.level, ring.level)
-    level_err = np.where(np.isfinite(quiet.level), quiet.level_err, ring.level_err)
+    for quiet in (True, False):
+        ring = annulus_background(
+            scene.sci, mask_sources(scene.mask, x, y, snr, fwhm) if quiet else scene.mask,
+            x[todo], y[todo], inner, outer, clip_sigma=RING_CLIP_SIGMA, minimum_px=few,
+            segments=segments, owners=owners[todo],
+        )  # fmt: skip
+        level[todo], level_err[todo] = ring.level, ring.level_err
+        todo = ~np.isfinite(level)
     flux = sums.flux - sums.area * level
     flux_err = np.sqrt(sums.flux_err**2 + (sums.area * level_err) ** 2)
     tiny = _ROUNDING * np.pi * radius**2
@@ -407,7 +358,7 @@ def _total_flux(
         len(x),
         (SourceFlag.NEIGHBOUR, sums.masked_area > masked + tiny),
         (SourceFlag.MASKED_TOTAL, masked > tiny),
-        (SourceFlag.NO_LOCAL_SKY, ~np.isfinite(ring.level)),
+        (SourceFlag.NO_LOCAL_SKY, todo),
     )
     return flux, flux_err, flags
 
@@ -467,9 +418,8 @@ def _table(values: Mapping[str, NDArray[Any]]) -> Table:
 def _columns(values: Mapping[str, NDArray[Any]]) -> Table:
     from astropy.table import Column, Table
 
-    return Table(
-        [
-            Column(values[name].astype(kind), name=name, unit=unit, description=text)
-            for name, kind, unit, text in _COLUMNS
-        ]
-    )
+    columns = [
+        Column(values[name].astype(kind), name=name, unit=unit, description=text)
+        for name, kind, unit, text in _COLUMNS
+    ]
+    return Table(columns, copy=False)

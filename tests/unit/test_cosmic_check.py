@@ -15,7 +15,7 @@ from skymill.errors import Outcome, StepFailed
 from skymill.frame import Frame, MaskBit
 from skymill.jobs.mask import mask_block
 from skymill.jobs.neighbours import Window
-from skymill.kernels.cosmic_check import groups
+from skymill.kernels.cosmic_check import groups, pairs_near
 from skymill.settings import Settings
 from skymill.steps.cosmic_check import check_cosmics, link, sight
 
@@ -197,3 +197,17 @@ def test_a_block_takes_back_what_the_next_frame_shows_again(tmp_path):
 def test_a_frame_alone_is_not_compared(tmp_path):
     told, _, _ = masked(tmp_path / "off", check="off")
     assert "n_cosmics_refuted" not in told["f0"].numbers
+
+
+def test_pairs_close_to_an_offset_are_those_of_plain_distances():
+    rng = np.random.default_rng(8)
+    first = rng.uniform(0, 200, (60, 2))
+    second = np.concatenate([first[:40] + (7.3, -4.1) + rng.normal(0, 0.3, (40, 2)),
+                             rng.uniform(0, 200, (30, 2))])  # fmt: skip
+    offset = second[None] - first[:, None]
+    distance = np.hypot(offset[..., 0] - 7.0, offset[..., 1] + 4.0)
+    near, partner, ring = pairs_near(first, second, 7.0, -4.0, 1.5, (5.0, 25.0))
+    assert near.shape[0] > 35
+    np.testing.assert_array_equal(near, offset[distance < 1.5])
+    np.testing.assert_array_equal(partner, (distance < 1.5).any(axis=1))
+    assert ring == np.count_nonzero((distance > 5) & (distance < 25))

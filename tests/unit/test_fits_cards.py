@@ -8,8 +8,9 @@ from astropy.io import fits
 
 from skymill import io
 from skymill.fits_bytes import image_unit, primary_unit
-from skymill.fits_cards import CardText, primary_cards
-from skymill.frame import Frame
+from skymill.fits_cards import CardText, extended, primary_cards
+from skymill.frame import Frame, Later
+from skymill.wcsmath import wcs_from_header
 
 CARDS = {"OBJECT": ("M 31", "it's"), "EXPTIME": (30.0, ""), "ZERO": (-0.0, "s"), "N": (3, "")}
 
@@ -124,3 +125,65 @@ def test_a_full_disk_behind_is_raised_and_leaves_nothing(tmp_path, monkeypatch):
         for n in range(3):
             io.write_bytes(tmp_path / f"{n}.bin", b"x")
     assert os.listdir(tmp_path) == []
+
+
+def projections():
+    """World coordinates of every kind that products hold."""
+    plain = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 123.456789012345,
+             "CRVAL2": -45.678901234567, "CRPIX1": 250.123456789, "CRPIX2": 240.5,
+             "CD1_1": -1.23456789e-4, "CD1_2": 1.1e-7, "CD2_1": 1.2e-7, "CD2_2": 1.23450001e-4,
+             "RADESYS": "ICRS"}  # fmt: skip
+    bent = {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1.23456789e-6, "B_0_2": -2.3e-6, "A_1_1": 1 / 3e6}
+    sip = plain | bent | {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"}
+    tpv = plain | {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_0": 1e-5, "PV1_1": 1.0,
+                   "PV1_4": 1.23456789e-5, "PV2_1": 1.0, "PV2_5": -1 / 7e5}  # fmt: skip
+    linear = {"CRPIX1": 1.5, "CRPIX2": 1 / 3, "CRVAL1": 0.1, "CRVAL2": -7e5, "CDELT1": 1 / 3,
+              "CDELT2": 1.0, "PC1_2": 1e-9}  # fmt: skip
+    return {"tan": plain, "sip": sip, "tpv": tpv, "linear": linear, "pixels": {}}
+
+
+@pytest.mark.parametrize("kind", ["tan", "sip", "tpv", "linear", "pixels", "none"])
+@pytest.mark.parametrize("name", ["M 31", "it's", "x" * 75])
+def test_a_mask_has_the_same_bytes_whether_the_header_was_looked_at_or_not(tmp_path, kind, name):
+    wcs = None if kind == "none" else wcs_from_header(fits.Header(projections()[kind]))
+    header = header_with(OBJECT=(name, "target"), FRAMEID=("f1", "name"))
+    one = Frame(np.ones((9, 8)), np.ones((9, 8)), np.zeros((9, 8)), header, wcs)
+    cards = {"SMSTEP": ("calibrate", "step that made this file")}
+    io.write_frame(tmp_path / "frame.fits", one, cards)
+    io.write_frame(tmp_path / "again.fits", io.read_frame(tmp_path / "frame.fits"), cards)
+    assert (tmp_path / "frame.fits").read_bytes() == (tmp_path / "again.fits").read_bytes()
+    bits = np.ones((9, 8), np.uint16)
+    io.write_mask(tmp_path / "quick.fits", bits, io.read_frame(tmp_path / "frame.fits"), {})
+    seen = io.read_frame(tmp_path / "frame.fits")
+    assert (seen.wcs is None) == (kind == "none")
+    assert seen.header["OBJECT"] == name
+    assert seen.stored("wcs") is None
+    assert seen.stored("header") is None
+    io.write_mask(tmp_path / "looked.fits", bits, seen, {})
+    assert (tmp_path / "quick.fits").read_bytes() == (tmp_path / "looked.fits").read_bytes()
+
+
+def test_a_frame_read_with_another_mask_has_that_mask(tmp_path):
+    io.write_frame(tmp_path / "frame.fits", frame(), {"SMSTEP": ("calibrate", "")})
+    bits = np.arange(frame().mask.size, dtype=np.uint16).reshape(frame().shape)
+    io.write_mask(tmp_path / "mask.fits", bits, frame(), {})
+    got = io.read_frame(tmp_path / "frame.fits", tmp_path / "mask.fits")
+    np.testing.assert_array_equal(got.mask, bits)
+    np.testing.assert_array_equal(got.sci, frame().sci)
+
+
+def test_cards_added_to_a_header_are_those_that_astropy_adds():
+    header = header_with()
+    more = {"EXPTIME": (31.5, "longer"), "GAIN": (1.25, "gain"), "LINEAR": (True, "")}
+    wanted = header.copy()
+    for key, value in more.items():
+        wanted[key] = value
+    quick = extended(header, more)
+    assert isinstance(quick, Later)
+    assert quick.value().tostring() == wanted.tostring()
+    header["HISTORY"] = "made by hand"
+    wanted["HISTORY"] = "made by hand"
+    slow = extended(header, more)
+    assert isinstance(slow, fits.Header)
+    assert {k: slow[k] for k in more} == {k: wanted[k] for k in more}
+    assert str(slow["HISTORY"]) == "made by hand"

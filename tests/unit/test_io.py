@@ -1,6 +1,8 @@
 """Files are whole, verified, deterministic, or not there at all."""
 
 import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -175,3 +177,42 @@ def test_identity_wcs_survives_as_text():
     np.testing.assert_allclose(
         back.all_pix2world(5.5, 6.5, 0), WCS(naxis=2).all_pix2world(5.5, 6.5, 0)
     )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(5),
+        np.arange(5, dtype=">i4"),
+        np.arange(10.0)[::2],
+        np.arange(3, dtype="f4"),
+        np.array(["a", "bcd", ""]),
+        np.array(["é", 1, None], dtype=object),
+        np.array([True, False, True] * 5),
+        np.zeros(0),
+        np.zeros(0, "U1"),
+        np.zeros(0, bool),
+    ],
+)
+def test_columns_are_those_that_arrow_makes(values):
+    pa = pytest.importorskip("pyarrow")
+    made = io._arrow(values)
+    made.validate(full=True)
+    if values.dtype.kind in "USO":
+        wanted = pa.array([str(value) for value in values], pa.string())
+    else:
+        wanted = pa.array(np.ascontiguousarray(values, values.dtype.newbyteorder("=")))
+    assert made.equals(wanted)
+    assert made.type == wanted.type
+
+
+def test_tables_do_without_pandas(tmp_path):
+    """A job would take half a second longer to start."""
+    script = (
+        "import sys; from pathlib import Path; from astropy.table import Table; "
+        "from skymill import io; t = Table({'x': [1.0], 's': ['a'], 'b': [True]}); "
+        "io.write_table(Path(sys.argv[1]), t, {}); io.read_table(Path(sys.argv[1])); "
+        "sys.exit('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "t.parquet")], check=False)
+    assert done.returncode == 0
