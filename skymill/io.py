@@ -55,10 +55,10 @@ __all__ = [
     "file_digest",
     "read_background",
     "read_bands",
+    "read_cards",
     "read_flags",
     "read_frame",
     "read_geometry",
-    "read_header",
     "read_json",
     "read_mask",
     "read_mask_plane",
@@ -918,11 +918,12 @@ class RowReader:
         return starts, values
 
 
-def read_header(path: str | Path) -> fits.Header:
-    """Read the primary header of a product."""
+def read_cards(path: str | Path, names: Iterable[str]) -> dict[str, Any]:
+    """Read some cards of the primary header of a product; those it lacks are left out."""
     with Path(path).open("rb") as stream:
         for unit in units_of(stream):
-            return unit.header()
+            found = {name: unit.cards.get(name) for name in names}
+            return {key: fits.Card.fromstring(c).value for key, c in found.items() if c}
     raise OSError(f"{Path(path).name} is empty")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ _NO_TABLES = (
 )
 #: Half of the most taps that are computed in runs of pixels.
 _FAST_REACH = 4
+#: Memory for one padded frame; a thread does one at a time.
+_OWN = threading.local()
 
 
 class NativeWarp:
@@ -71,7 +74,6 @@ class NativeWarp:
             np.ascontiguousarray(item, np.float64)
             for item in (mapping.x, mapping.y, flux_scale * area)
         )
-        self._memory: tuple[NDArray[Any], ...] | None = None
         self._jacobian = local_scale(mapping)
         name = kernel
         if kernel == "bilinear" and not oversample:
@@ -174,17 +176,18 @@ class NativeWarp:
 
         return linear_rows(self._nodes[2], self.mapping.step, row0, rows, self.mapping.shape[1])
 
-    def _padded(self, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
-        """Planes for the padded input, from memory that is kept between bands."""
+    @staticmethod
+    def _padded(shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
+        """Planes for the padded input, from memory that all frames of a thread share."""
         size = shape[0] * shape[1]
-        if self._memory is None or self._memory[0].size < size:
+        found: tuple[NDArray[Any], ...] | None = getattr(_OWN, "planes", None)
+        if found is None or found[0].size < size:
             kinds = (np.float32, np.float32, np.uint16)
-            self._memory = tuple(np.empty(size, kind) for kind in kinds)
-        return tuple(item[:size].reshape(shape) for item in self._memory)
+            found = _OWN.planes = tuple(np.empty(size, kind) for kind in kinds)
+        return tuple(item[:size].reshape(shape) for item in found)
 
     def close(self) -> None:
-        """Give the memory back."""
-        self._memory = None
+        """Nothing is held open."""
 
 
 def lanczos_order(kernel: str) -> int:

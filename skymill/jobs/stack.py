@@ -27,6 +27,8 @@ __all__ = ["stack_frames"]
 
 _log = logging.getLogger(__name__)
 
+_FACT_CARDS = ("RDNOISE", "SATURATE", "BIASSHA", "DARKSHA", "FLATSHA", "GAIN", "DARKTAU")
+
 Row = Mapping[str, Any]
 
 
@@ -179,7 +181,7 @@ def _facts(path: Path) -> tuple[dict[str, Any], Calibration | None]:
     A header that cannot be read adds nothing: the pixels tell what is wrong with the file.
     """
     try:
-        header = io.read_header(path)
+        header = io.read_cards(path, _FACT_CARDS)
     except (OSError, ValueError):
         return {}, None
     facts: dict[str, Any] = {"read_noise_e": header.get("RDNOISE")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from skymill.engines import WarpPlanes
 from skymill.frame import MaskBit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,14 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["CELL_PX", "Bands", "How", "Totals"]
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 CELL_PX = 64
 #: Rows that the rejection, and the growth after it, look beyond their own.
 _TEST, _GROW = 3, 4
 #: Rows of the statistics: every thirteenth, and the first of each cell.
 _SAMPLE = 13
 _MAJORITY = MaskBit.SATURATED | MaskBit.BLEED | MaskBit.NONLINEAR
-#: Bytes that a pixel of a frame takes in a band, and those of an open frame.
-_PIXEL_BYTES, _FRAME_BYTES = 14, 400_000
+#: Bytes that a pixel of a frame takes in a band; those of an open frame, and the planes of
+#: nodes that it holds (positions, scales, noise and their slopes).
+_PIXEL_BYTES, _FRAME_BYTES, _NODE_PLANES = 14, 60_000, 9
 #: Bytes of a pixel of a frame that is being read; two are at a time.
 _READ_BYTES = 120
 _FEWEST_ROWS = 16
@@ -186,7 +190,8 @@ class Bands:
     def _top(self, base: int) -> int:
         """Last row (exclusive) of a band: as many as the memory holds."""
         ny, nx = self.shape
-        left = self.how.memory_mb * 1e6 - _FRAME_BYTES * len(self.members)
+        nodes = sum(m.scale_nodes.nbytes for m in self.members if m.scale_nodes is not None)
+        left = self.how.memory_mb * 1e6 - _FRAME_BYTES * len(self.members) - _NODE_PLANES * nodes
         size = _PIXEL_BYTES + (4 if self.check else 0)
         low, high = _FEWEST_ROWS, max(ny - base, _FEWEST_ROWS)
         while low < high:  # the most rows that fit: more rows may mean more frames
@@ -293,9 +298,8 @@ class Bands:
 
     def _fill(self, top: int) -> None:
         """Resample the new rows of all frames, each into its own part of the planes."""
-        slots = range(len(self._index))
-        with ThreadPoolExecutor(self.how.threads) as pool:
-            list(pool.map(lambda slot: self._fill_frame(slot, top), slots))
+        slots, threads = range(len(self._index)), self.how.threads
+        _run(threads, lambda slot: self._fill_frame(slot, top), slots)
 
     def _fill_frame(self, slot: int, top: int) -> None:
         from skymill.kernels.stack_rows import smooth_rows
@@ -342,13 +346,14 @@ class Bands:
             counts = np.zeros(len(self._index), np.int64)
             args = (clip, how.equal, bits, out.planes, centre, todo, counts)
             first_pass(cube, base, *rows, *args)
+            if how.combine == "clipped":
+                centre_rows(cube, *rows, second, centre, todo)
             return counts
 
+        # Rows do not know of each other yet.
         edges = np.linspace(new, top - base, how.threads + 1).astype(int).tolist()
-        with ThreadPoolExecutor(how.threads) as pool:  # rows do not know of each other
-            used = sum(pool.map(first, itertools.pairwise(edges)), used)
+        used = sum(_run(how.threads, first, itertools.pairwise(edges)), used)
         if how.combine == "clipped":
-            centre_rows(cube, new, top - base, second, centre, todo)
             end = top - base if last else top - base - _TEST
             q = self._tolerance[self._index]
             reject_rows(cube, start, end, clip, q, second, centre, todo, near)
@@ -397,6 +402,14 @@ class Bands:
             assert self._cube is not None
             other = self._pool("other", self._cube.value.size, "f4")
             self.check.band(self._cube, other, self._index, self._base, (start, end))
+
+
+def _run(threads: int, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Do the work on every item; results in their order."""
+    if threads == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
 
 
 def _subtract_level(
