@@ -82,7 +82,7 @@ def test_given_grid_is_taken_and_a_changed_file_reruns_its_field_only(copy):
     centre = read_frame(copy / f"results/stack/{stack.id}.fits").wcs.wcs.crval
     tile = SCHEME.tile_of(*centre)
     wcs, _ = tile_wcs(tile.id)
-    wcs.wcs.crval = centre
+    wcs.wcs.crval, wcs.wcs.crpix = centre, [75.5, 60.5]
     header = wcs.to_header()
     header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, 150, 120
     (copy / "grid.txt").write_text(header.tostring(sep="\n", padding=False) + "\n")
