@@ -63,12 +63,12 @@ def night_config(**changes: Any) -> NightConfig:
     """Return a night of bright stars in wide images: little noise, nothing saturated."""
     values: dict[str, Any] = {
         "seed": 77,
-        "shape": (400, 400),
+        "shape": (800, 800),
         "n_bias": 15,
         "n_dark": 9,
         "n_flat": 21,
-        "n_light": 90,
-        "n_stars": 56,
+        "n_light": 200,
+        "n_stars": 224,
         "mag_bright": 10.6,
         "mag_faint": 12.0,
         "count_slope": 0.0,
@@ -89,7 +89,7 @@ def night_config(**changes: Any) -> NightConfig:
     return NightConfig(**values)
 
 
-def reduce_transits(folder: Path, config: NightConfig, *, n_targets: int = 18) -> Transits:
+def reduce_transits(folder: Path, config: NightConfig, *, n_targets: int = 72) -> Transits:
     """Simulate the night with its transits and run everything."""
     shutil.rmtree(folder, ignore_errors=True)
     # Bias, dark and flat frames; the light frames follow with changing stars.

@@ -713,7 +713,7 @@ class Stack(_Model):
     """Clipped weighted mean, weighted mean, median, plain mean, or sum."""
     clip_sigma: Positive = 4.5
     """Rejection threshold in sigma of the noise model."""
-    structure_tolerance: NonNegative = 0.05
+    structure_tolerance: NonNegative = 0.03
     """Tolerance beside the noise, as a fraction of the local structure."""
     seeing_tolerance: NonNegative = 0.3
     """More of it for a frame whose stars are sharper or wider than usual, times the relative

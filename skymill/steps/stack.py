@@ -114,7 +114,7 @@ def stack(
     combine: Literal["clipped", "weighted", "median", "mean", "sum"] = "clipped",
     clip_sigma: float = 4.5,
     grow_sigma: float = 2.5,
-    structure_tolerance: float = 0.05,
+    structure_tolerance: float = 0.03,
     seeing_tolerance: float = 0.3,
     weights: Literal["depth", "depth_seeing"] = "depth_seeing",
     seeing_exponent: float = 1.0,

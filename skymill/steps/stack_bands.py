@@ -52,7 +52,7 @@ class How:
     combine: Literal["clipped", "weighted", "median", "mean", "sum"] = "clipped"
     clip_sigma: float = 4.5
     grow_sigma: float = 2.5
-    structure_tolerance: float = 0.05
+    structure_tolerance: float = 0.03
     seeing_tolerance: float = 0.3
     memory_mb: float = 500.0
     threads: int = 1
