@@ -221,25 +221,25 @@ def _without_outliers(
 
 def _largest_group(items: list[Footprint]) -> list[int]:
     """Indices of the largest connected group of overlapping footprints, ascending."""
-    from scipy.spatial import cKDTree
-
     if not items:
         return []
-    tree = cKDTree(np.array([item.centre for item in items]))
-    largest = max(item.radius for item in items)
-    left = set(range(len(items)))
+    # A search tree would take longer to import than most fields to search.
+    centres = np.array([item.centre for item in items])
+    reach_sq = (2 * max(item.radius for item in items)) ** 2
+    left = np.ones(len(items), bool)
     best: list[int] = []
-    while left:
-        queue = [min(left)]
-        left.discard(queue[0])
+    while left.any():
+        queue = [int(np.flatnonzero(left)[0])]
+        left[queue[0]] = False
         group = []
         while queue:
             here = queue.pop()
             group.append(here)
-            for other in sorted(tree.query_ball_point(items[here].centre, 2 * largest)):
+            near = left & (((centres - centres[here]) ** 2).sum(axis=1) <= reach_sq)
+            for other in np.flatnonzero(near).tolist():
                 reach = items[here].radius + items[other].radius
-                if other in left and distance(items[here], items[other]) < reach:
-                    left.discard(other)
+                if distance(items[here], items[other]) < reach:
+                    left[other] = False
                     queue.append(other)
         if len(group) > len(best):
             best = sorted(group)
