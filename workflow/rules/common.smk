@@ -132,6 +132,15 @@ def stack_of(wildcards):
     return plan().stacks[wildcards.stack]
 
 
+def mpix_of_stack(wildcards):
+    """Return the megapixels of a tile, or about those of the grid: a frame's and its dithers."""
+    stack = stack_of(wildcards)
+    if stack.tile:
+        return int(SETTINGS.plan.tiles.size_px**2 / 1e6) + 1
+    first = plan().rows[plan().blocks[stack.blocks[0]].frames[0]]
+    return int(1.2 * first["nx"] * first["ny"] / 1e6) + 1
+
+
 def fields_of_stack(wildcards):
     """Return the fields whose frames a stack holds: several for a tile of the sky."""
     return {plan().blocks[name].field for name in stack_of(wildcards).blocks}

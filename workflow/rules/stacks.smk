@@ -38,9 +38,9 @@ rule stack:
         ENV
     threads: 2
     resources:
-        # Resampled frames, and the planes of the stack, the masters and what is imported.
+        # Resampled frames, the planes of the stack and what is imported.
         mem_mb=lambda wildcards, attempt: attempt
-        * (1500 + int(settings("stack")["memory_mb"])),
+        * (1000 + int(settings("stack")["memory_mb"]) + 70 * mpix_of_stack(wildcards)),
     params:
         rows=lambda wildcards: plan().rows_of(
             frame
