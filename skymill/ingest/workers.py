@@ -25,6 +25,16 @@ _log = logging.getLogger(__name__)
 _FEWEST_FILES, _MOST_WORKERS = 100, 8
 #: Files handed over at a time.
 _CHUNK = 16
+#: Bytes that all processes may take, and how many times the size of a file one takes.
+_MEMORY, _TIMES = 4_000_000_000, 10
+
+
+def _workers(sizes: Sequence[int]) -> int:
+    """Return how many processes read files of some sizes (byte)."""
+    if len(sizes) < _FEWEST_FILES:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(min(cores or 1, _MOST_WORKERS, _MEMORY // (_TIMES * max(*sizes, 1))), 1)
 
 
 def read_files(
@@ -39,12 +49,11 @@ def read_files(
     context : Context
         What their rows depend on besides.
     workers : int, optional
-        Processes; by default as many as there are cores, up to 8, and one for few files.
-        The result does not depend on it.
+        Processes; by default as many as there are cores, up to 8, fewer if files are so large
+        that memory is short, and one for few files. The result does not depend on it.
     """
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = min(cores or 1, _MOST_WORKERS) if len(entries) >= _FEWEST_FILES else 1
+        workers = _workers([entry.size for entry in entries])
     done = 0
     if workers > 1:
         try:

@@ -648,6 +648,17 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert ingest(tmp_path / "raw", workers=3) == alone
 
 
+def test_few_files_or_huge_ones_are_read_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skymill.ingest import workers
+
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert workers._workers([10**7] * 99) == 1
+    assert workers._workers([10**7] * 100) == 8
+    assert workers._workers([10**7] * 99 + [15 * 10**7]) == 2
+    assert workers._workers([10**7] * 99 + [10**9]) == 1
+    assert workers._workers([0] * 100) == 8
+
+
 def test_a_process_that_dies_loses_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
