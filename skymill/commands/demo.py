@@ -50,6 +50,7 @@ def main(args: argparse.Namespace) -> int:
         reference = str(folder / "truth" / "reference.csv")
         make_project(folder, folder / "raw", reference=reference)
     project = Project.find(folder)
+    _set_aside(project.sheet)
     code = run_project(project, args.cores)
     if code not in (0, 10):
         return code
@@ -88,6 +89,20 @@ def _simulate(folder: Path) -> None:
     print(f"simulating a night in {shown(folder)} ...", file=sys.stderr)
     # What an interrupted call has left is written again.
     simulate_night(folder, demo_config(), overwrite=True)
+
+
+def _set_aside(sheet: Path) -> None:
+    """Keep a sheet that another version wrote under another name: it is made anew."""
+    from skymill.sheet import read_sheet
+
+    if not sheet.is_file():
+        return
+    try:
+        read_sheet(sheet)
+    except ConfigError:
+        old = sheet.with_suffix(".csv.old")
+        sheet.replace(old)
+        print(f"the sheet is of another version; it is kept as {shown(old)}", file=sys.stderr)
 
 
 def _sights(project: Project) -> list[Path]:

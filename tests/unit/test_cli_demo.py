@@ -155,3 +155,15 @@ def test_a_night_of_another_version_is_not_taken_for_this_one(demo, monkeypatch,
     monkeypatch.setattr("skymill.simulate.demo_config", lambda: other)
     assert main(["demo", str(folder)]) == 2
     assert "night of another version" in capsys.readouterr().err
+
+
+def test_a_sheet_of_another_version_is_kept_and_made_anew(tmp_path, capsys):
+    from skymill.commands.demo import _set_aside
+
+    sheet = tmp_path / "frames.csv"
+    _set_aside(sheet)
+    sheet.write_text("frame_id,path\n1,a.fits\n")
+    _set_aside(sheet)
+    assert not sheet.exists()
+    assert (tmp_path / "frames.csv.old").read_text() == "frame_id,path\n1,a.fits\n"
+    assert "another version" in capsys.readouterr().err
