@@ -742,7 +742,7 @@ class Stack(_Model):
     """Frames with less throughput are left out."""
     max_clipped_fraction: Fraction = 0.01
     """Frames of which more pixels are clipped are flagged CLIPPED_MUCH."""
-    memory_mb: Positive = 500
+    memory_mb: Positive = 1000
     """Memory for resampled frames (MB)."""
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ def stack(
     match_background: Literal["off", "offset", "plane"] = "off",
     maps: Sequence[str] = (),
     noise_check: int = 0,
-    memory_mb: float = 500.0,
+    memory_mb: float = 1000.0,
     reference: str | None = None,
     masters: Mapping[str, MasterCells] | None = None,
     scratch: str | Path | None = None,

@@ -54,7 +54,7 @@ class How:
     grow_sigma: float = 2.5
     structure_tolerance: float = 0.03
     seeing_tolerance: float = 0.3
-    memory_mb: float = 500.0
+    memory_mb: float = 1000.0
     threads: int = 1
 
     @property
