@@ -851,7 +851,7 @@ class RowReader:
                 if units.keys() >= {"SCI", "ERR"}:
                     break
         first = units["SCI"]
-        kind = "Z" if "ZIMAGE" in first.cards else ""
+        kind = "Z" if first.compressed else ""
         self.shape = (first.number(f"{kind}NAXIS2"), first.number(f"{kind}NAXIS1"))
         self._places = {}
         for name in ("SCI", "ERR"):
@@ -905,8 +905,7 @@ class RowReader:
     def _read_mask(self) -> tuple[NDArray[Any], NDArray[Any]]:
         from skymill.kernels.stack_rows import runs_of
 
-        planes, *_ = read_planes(self._mask_path, ("MASK",))
-        mask = np.ascontiguousarray(planes["MASK"], dtype=np.uint16)
+        mask = np.ascontiguousarray(read_mask(self._mask_path))
         if mask.shape != self.shape:
             text = f"{self._mask_path.name}: the mask has shape {mask.shape}, not {self.shape}"
             raise FrameRejected("BAD_SHAPE", text)
@@ -922,7 +921,7 @@ def read_cards(path: str | Path, names: Iterable[str]) -> dict[str, Any]:
     """Read some cards of the primary header of a product; those it lacks are left out."""
     with Path(path).open("rb") as stream:
         for unit in units_of(stream):
-            found = {name: unit.cards.get(name) for name in names}
+            found = {name: unit.card(name) for name in names}
             return {key: fits.Card.fromstring(c).value for key, c in found.items() if c}
     raise OSError(f"{Path(path).name} is empty")
 

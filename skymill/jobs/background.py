@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skymill import io, provenance
 from skymill.block import run_block
 from skymill.errors import Result
-from skymill.jobs.frames import frame_file, origin
+from skymill.jobs.frames import frame_file, load_frame, origin
 from skymill.steps.background import background
 from skymill.user_functions import code_of
 
@@ -50,8 +50,7 @@ def background_block(
 
     def work(row: Mapping[str, Any]) -> Result[bool]:
         name = row["frame_id"]
-        # the mask of calibration is not decoded
-        frame = io.read_frame(frame_file(calibrated, name), frame_file(masks, name))
+        frame = load_frame(calibrated, masks, name)
         result = background(frame, **settings)
         inputs = origin(name, calibrated, masks)
         cards = provenance.cards("background", code=code, settings=settings, inputs=inputs)

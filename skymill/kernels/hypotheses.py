@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from skymill.kernels.search import first_not_less
+
 __all__ = ["chances", "examine"]
 
 #: Times that stars are paired and the map fitted again, at most.
@@ -36,19 +38,6 @@ def _after(m: Any, first: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _start(values: Any, least: Any) -> Any:
-    """Index of the first of ascending values that is not less than one."""
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) // 2
-        if values[middle] < least:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(cache=True, nogil=True)
 def _pairs(m: Any, source: Any, rx: Any, ry: Any, radius: Any, pairs: Any) -> Any:
     """Pair stars that are each other's nearest; returns how many, and whether they are new."""
     n = len(source)
@@ -57,7 +46,7 @@ def _pairs(m: Any, source: Any, rx: Any, ry: Any, radius: Any, pairs: Any) -> An
     for i in range(n):
         x, y = _moved(m, source[i, 0], source[i, 1])
         least = radius * radius
-        for j in range(_start(rx, x - radius), len(rx)):
+        for j in range(first_not_less(rx, 0, len(rx), x - radius), len(rx)):
             dx, dy = rx[j] - x, ry[j] - y
             if dx > radius:
                 break
@@ -215,7 +204,7 @@ def examine(
 def _near(sx: Any, sy: Any, x: Any, y: Any, radius: Any) -> Any:
     """Whether one of some stars, by x, is nearer than a radius, and how many are no further."""
     count, hit = 0, False
-    for j in range(_start(sx, x - radius), len(sx)):
+    for j in range(first_not_less(sx, 0, len(sx), x - radius), len(sx)):
         dx, dy = sx[j] - x, sy[j] - y
         if dx > radius:
             break

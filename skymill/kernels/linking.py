@@ -7,19 +7,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from skymill.kernels.search import first_not_less
+
 __all__ = ["follow", "pairs", "seen_again"]
-
-
-@njit(cache=True, nogil=True)
-def _first(values: Any, start: Any, end: Any, least: Any) -> Any:
-    """Index of the first of ascending values in a range that is not less than one."""
-    while start < end:
-        middle = (start + end) // 2
-        if values[middle] < least:
-            start = middle + 1
-        else:
-            end = middle
-    return start
 
 
 @njit(cache=True, nogil=True)
@@ -52,7 +42,8 @@ def seen_again(
         count = 0
         strip = int((y[i] - low) / height)
         for s in range(max(strip - 1, 0), min(strip + 2, len(strips) - 1)):
-            for j in range(_first(x, strips[s], strips[s + 1], x[i] - radius), strips[s + 1]):
+            start = first_not_less(x, strips[s], strips[s + 1], x[i] - radius)
+            for j in range(start, strips[s + 1]):
                 dx = x[j] - x[i]
                 if dx > radius or count >= enough:
                     break
@@ -105,7 +96,8 @@ def pairs(
                 continue
             reach = rate * dt + tolerance
             for p in range(starts[i], starts[i + 1]):
-                for q in range(_first(x, starts[j], starts[j + 1], x[p] - reach), starts[j + 1]):
+                start = first_not_less(x, starts[j], starts[j + 1], x[p] - reach)
+                for q in range(start, starts[j + 1]):
                     dx, dy = x[q] - x[p], y[q] - y[p]
                     if dx > reach:
                         break
@@ -139,7 +131,8 @@ def _around(
     # A point far off has no strip, and its number may be none at all.
     strip = int(min(max((py - low) / height, -2.0), len(strips) + 1.0))
     for s in range(max(strip - 1, 0), min(strip + 2, len(strips) - 1)):
-        for j in range(_first(x, strips[s], strips[s + 1], px - radius), strips[s + 1]):
+        start = first_not_less(x, strips[s], strips[s + 1], px - radius)
+        for j in range(start, strips[s + 1]):
             dx, dy = x[j] - px, y[j] - py
             if dx > radius:
                 break
@@ -152,7 +145,7 @@ def _around(
 def _nearest(x: Any, y: Any, start: Any, end: Any, px: Any, py: Any, reach: Any) -> Any:
     """Index of the nearest position within reach among those of a frame, by x; -1 for none."""
     best, least = -1, reach * reach
-    for j in range(_first(x, start, end, px - reach), end):
+    for j in range(first_not_less(x, start, end, px - reach), end):
         dx, dy = x[j] - px, y[j] - py
         if dx > reach:
             break
